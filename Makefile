@@ -1,0 +1,36 @@
+# Two CPU cores are enough for every target; the first one run makes .venv and installs into it.
+PYTHON ?= python3
+RUN := .venv/bin/python
+export TOKENIZERS_PARALLELISM := false
+demo test: export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test check lab soak ablation
+.DEFAULT_GOAL := demo
+
+.venv/ready: requirements.txt constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("stlite needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install -q -c constraints.txt torch torchvision
+	$(RUN) -m pip install -q -c constraints.txt -r requirements.txt
+	$(RUN) -c 'import site, os; open(os.path.join(site.getsitepackages()[0], "stlite_here.pth"), "w").write(os.getcwd())'
+	touch $@
+
+demo: .venv/ready ## base, SFT, GRPO, evaluation: the notebooks, with a table and a report at the end
+	$(RUN) notebooks/run.py 00 03 04 05 06
+
+test: .venv/ready check ## every test
+	$(RUN) -m pytest
+
+check: .venv/ready ## style
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+lab: .venv/ready ## the notebooks in JupyterLab
+	$(RUN) -m jupyter lab notebooks
+
+soak: .venv/ready ## the long versions of the tests that kill runs, and a search at random for text that breaks a reader
+	STLITE_SEARCH=1 $(RUN) -m pytest tests/test_egost.py tests/test_parse.py tests/test_scoring.py tests/test_rewards.py
+	STLITE_KILLS=50 $(RUN) -m pytest tests/test_evaluate.py tests/test_video.py -k "kill"
+
+ablation: .venv/ready ## the paper's experiment in miniature; resumes
+	$(RUN) benchmarks/ablation.py final

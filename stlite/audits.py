@@ -1,0 +1,135 @@
+"""Was the video looked at, and was its order used? Audits that ask again under changed conditions.
+
+"The model answers 72.8 % [67.8, 77.5] right, chance 25.0 %. Blank frames cost 45.0 points [38.1, 51.2]: it looks.
+Shuffled frames cost 20.3 points [14.0, 26.5]: it uses order."
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stlite.evaluate import Generate, evaluate
+from stlite.report import Records, beside, table
+from stlite.sample import LETTERS, Sample
+
+CLAIMS = {
+    "blank": ("blank frames", "looks at the video"),
+    "single": ("a single frame", "uses more than one frame"),
+    "shuffled": ("shuffled frames", "uses their order"),
+    "reversed": ("reversed frames", "tells the direction of time"),
+}
+
+
+def arrow_of_time(
+    samples, generate: Generate, out, records: Records = (), orders=("forward", *CLAIMS), **options
+) -> dict:
+    """Ask with the frames in order, blank, one alone, shuffled and reversed; a report that opens with the verdict.
+
+    Runs go to folders under `out`, `options` to `evaluate`; `records`, those in order, are used again where given.
+    """
+    samples = _choices(samples)
+    runs = {"forward": _those(records, samples)} if records else {}
+    for order in [o for o in orders if o not in runs]:
+        runs[order] = evaluate(samples, generate, Path(out) / order, order=order, **options)
+    return _audit("Arrow of time", runs, verdict(runs))
+
+
+def direct_answer(samples, direct: Generate, out, records: Records, **options) -> dict:
+    """Set answers without thinking, by a `direct` that asks for them, beside the `records` of thinking."""
+    samples = _choices(samples)
+    runs = {"thinking": _those(records, samples), "direct": evaluate(samples, direct, out, **options)}
+    return _audit("Direct answer", runs, "Without thinking the model {effect}.")
+
+
+def frames(samples, make: Callable[[int], Generate], out, counts=(2, 4, 8, 16), settings=None, **options) -> dict:
+    """Ask with other numbers of frames; `make(count)` gives the function that generates with so many.
+
+    It is called just before it is used, so it may set the model's reader: `model.attach(processor, partial(read_clip,
+    frames=count))`.
+    """
+    samples, runs = _choices(samples), {}
+    for n in counts:
+        here = {"settings": (settings or {}) | {"frames": n}, **options}
+        runs[f"{n} frames"] = evaluate(samples, make(n), Path(out) / f"frames-{n}", **here)
+    return _audit("Number of frames", runs, f"From {counts[0]} to {counts[-1]} frames the model {{effect}}.")
+
+
+def rotate(sample: Sample, by: int) -> Sample:
+    """Move the options of a choice sample on by `by` places, and its answer with them.
+
+    >>> s = rotate(Sample("1", "a.mp4", "action", "forward", "What?", "A", ("sit", "stand", "walk")), 1)
+    >>> s.options, s.answer, s.id
+    (('walk', 'sit', 'stand'), 'B', '1@1')
+    """
+    n, at = len(sample.options), LETTERS.index(sample.answer)
+    options = tuple(sample.options[(i - by) % n] for i in range(n))
+    return replace(sample, id=f"{sample.id}@{by}", options=options, answer=LETTERS[(at + by) % n], trace="")
+
+
+def option_rotation(samples, generate: Generate, out, records: Records, **options) -> dict:
+    """Ask each question with its options in every rotation: does the model choose a text, or a letter?"""
+    samples = _choices(samples)
+    turns = [(s, by) for s in samples for by in range(1, len(s.options))]
+    rotated = evaluate([rotate(s, by) for s, by in turns], generate, out, **options)
+    chosen = {r["id"]: {_place(r, 0)} for r in _those(records, samples)}
+    for (sample, by), r in zip(turns, rotated):
+        chosen[sample.id].add(_place(r, by))
+    same = [
+        r | {"value": float(len(chosen[r["id"]]) == 1 and chosen[r["id"]] != {None})} for r in _those(records, samples)
+    ]
+    share, low, high = (100 * table(same)[-1][k] for k in ("accuracy", "low", "high"))
+    note = f"{share:.1f} % [{low:.1f}, {high:.1f}] of the questions (mean of tasks) get one option in every rotation."
+    letters = _letters([*_those(records, samples), *rotated])
+    return {"title": "Option rotation", "notes": [note], "tables": {"By letter": letters}}
+
+
+def _place(record: dict, by: int) -> int | None:
+    """Find where the option a record chose stood before its options moved on by `by` places."""
+    return (LETTERS.index(record["answer"]) - by) % len(record["options"]) if record["answer"] else None
+
+
+def _letters(records: Records) -> list[dict]:
+    chosen, gold = (Counter(r[name] for r in records) for name in ("answer", "gold"))
+    right, n = Counter(r["gold"] for r in records if r["value"]), len(records)
+    return [
+        {"letter": x, "gold": gold[x] / n, "chosen": chosen[x] / n, "accuracy": right[x] / gold[x]}
+        for x in sorted(gold)
+    ]
+
+
+def verdict(runs: Mapping[str, Records]) -> str:
+    """Say in plain words what runs with the frames in several orders show: does the model look, does it use order?"""
+    rows = {row["run"]: row for row in beside(runs)}
+    first = rows.pop("forward")
+    shares = {k: f"{100 * first[k]:.1f}" for k in ("accuracy", "low", "high", "chance")}
+    said = "The model answers {accuracy} % [{low}, {high}] right, chance {chance} %.".format(**shares)
+    for name, (changed, claim) in CLAIMS.items():
+        if row := rows.get(name):
+            said += f" With {changed} it {_effect(row)}: {'it' if row['to'] < 0 else 'nothing shows that it'} {claim}."
+    if "blank" in rows and rows["blank"]["low"] > rows["blank"]["chance"]:
+        said += " It is above chance on blank frames: the questions give some answers away."
+    return said
+
+
+def _effect(row: dict) -> str:
+    change, low, high = (100 * row[k] for k in ("difference", "from", "to"))
+    if low <= 0 <= high:
+        unseen = f"less than {100 * row['detectable']:.1f} is easily missed"
+        return f"changes by {change:+.1f} points [{low:+.1f}, {high:+.1f}], which may be nothing ({unseen})"
+    return f"{'gains' if change > 0 else 'loses'} {abs(change):.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+def _choices(samples: Iterable[Sample]) -> list[Sample]:
+    return [s for s in samples if s.kind == "choice"]
+
+
+def _those(records: Records, samples: Sequence[Sample]) -> list[dict]:
+    """Pick the records of the samples; one missing raises KeyError with its id."""
+    known = {r["id"]: r for r in records}
+    return [known[s.id] for s in samples]
+
+
+def _audit(title: str, runs: Mapping[str, Records], note: str) -> dict:
+    rows = beside(runs)
+    return {"title": title, "notes": [note.replace("{effect}", _effect(rows[-1]))], "tables": {title: rows}}

@@ -1,0 +1,333 @@
+"""What is wrong with a data set, and which shortcuts answer its questions without a look at the video.
+
+code                  severity  count  of  remedy
+stem-of-another-task  error     9      63  repair() writes the stem of the task
+few-options           warning   11     63  add distractors; print chance beside scores
+"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from os import PathLike
+from statistics import fmean
+
+from stlite import prompts
+from stlite.egost import asked, told
+from stlite.sample import LETTERS, Sample, safe_path
+from stlite.splits import take
+
+OPENING = re.compile(r"Please take an? egocentric view to understand the following questions?\.\s*")
+VERDICT = re.compile(r"(Hence, the correct answer is )([A-H])$")
+FAR, NEAR = 3.0, 1.6  # standard errors: fair questions hardly ever are so far from chance, and one set in five so near
+
+
+@lru_cache(1 << 16)
+def words(text: str) -> str:
+    """Reduce a text to its words, so that case and punctuation do not count.
+
+    >>> words(" Turn  left.")
+    'turn left'
+    """
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def _wrong_trace(s: Sample) -> bool:
+    return bool(found := told(s.trace)) and (found[0][0] != s.task or found[1] != (s.task, s.way))
+
+
+def _tells_answer(s: Sample) -> bool:
+    path = {*words(" ".join(found[2] if (found := told(s.trace)) else ())).split()}
+    return s.kind == "choice" and bool(path) and path >= {*words(s.gold).split()}
+
+
+def _same_both_ways(s: Sample) -> bool:
+    forward, reverse = [words(x) for x in s.steps_forward], [words(x) for x in s.steps_reverse]
+    return forward == reverse != [] and not (s.task == "landmark" and forward == forward[::-1])
+
+
+def _twins(options: Sequence[str]) -> list[int]:
+    bags = [tuple(sorted(words(option).split())) for option in options]
+    return [i for i, bag in enumerate(bags) if bags.count(bag) > 1]
+
+
+def _duplicates(s: Sample) -> bool:
+    return len({words(option) or option for option in s.options}) < len(s.options)
+
+
+CHECKS: dict[str, tuple[str, Callable[[Sample], bool], str]] = {
+    "stem-of-another-task": (
+        "error", lambda s: asked(s.question) not in (None, (s.task, s.way)), "repair() writes the stem of the task"
+    ),
+    "opening-twice": (
+        "warning", lambda s: len(OPENING.findall(s.question)) > 1, "repair() keeps the first of the openings"
+    ),
+    "trace-of-another-task": ("error", _wrong_trace, "repair() writes the trace again around the same path"),
+    "trace-of-another-letter": (
+        "error", lambda s: bool(m := VERDICT.search(s.trace)) and m[2] != s.answer, "ask which letter was meant"
+    ),
+    "trace-tells-answer": ("note", _tells_answer, "expect chains that copy: score st-cot beside label training"),
+    "reverse-is-forward": ("warning", _same_both_ways, "annotate the way back; a copy teaches no reversal"),
+    "few-options": (
+        "warning", lambda s: s.kind == "choice" and len(s.options) < 4, "add distractors; print chance beside scores"
+    ),
+    "empty-option": ("error", lambda s: not all(o.strip() for o in s.options), "remove the option or the sample"),
+    "duplicate-options": ("error", _duplicates, "change one of them: two letters cannot both be right"),
+    "twin-options": ("note", lambda s: bool(_twins(s.options)), "permute distractors too: see permutation pair below"),
+}  # fmt: skip
+
+
+def examine(
+    samples: Iterable[Sample],
+    videos: str | PathLike | None = None,
+    frames: int | None = None,
+    held_out: Iterable[Sample] | None = None,
+) -> list[dict]:
+    """Return what is wrong, worst first: code, severity, count, of, ids, remedy (paper section 2 names most of these).
+
+    With `videos`, a root, every video is read; `frames` of it are asked. With `held_out`, recordings are compared.
+    """
+    samples = list(samples)
+    findings = [
+        _finding(code, severity, [s.id for s in samples if check(s)], len(samples), remedy)
+        for code, (severity, check, remedy) in CHECKS.items()
+    ]
+    findings += [*_repeated(samples), *_letters(samples), *_give_aways(samples)]
+    if videos is not None:
+        findings += _videos(samples, videos, frames)
+    if held_out is not None:
+        tested = {take(s) for s in held_out}
+        both = [s.id for s in samples if take(s) in tested]
+        findings.append(_finding("held-out-overlap", "error", both, len(samples), "split by splits.by_recording"))
+    order = ("error", "warning", "note")
+    return sorted((f for f in findings if f["count"]), key=lambda f: order.index(f["severity"]))
+
+
+def _finding(code: str, severity: str, ids: Sequence[str], of: int, remedy: str, count: int | None = None) -> dict:
+    count = len(ids) if count is None else count
+    return {"code": code, "severity": severity, "count": count, "of": of, "remedy": remedy, "ids": list(ids)}
+
+
+def _repeated(samples: Sequence[Sample]) -> list[dict]:
+    questions = [(s.video, s.task, s.way, s.question, frozenset(s.options)) for s in samples]
+    kinds = (("duplicate-questions", "warning", questions), ("duplicate-ids", "error", [s.id for s in samples]))
+    found = []
+    for code, severity, keys in kinds:
+        met = Counter(keys)
+        ids = [s.id for s, key in zip(samples, keys) if met[key] > 1]
+        found.append(_finding(code, severity, ids, len(samples), "keep one of them"))
+    return found
+
+
+def _commonest(samples: Sequence[Sample]) -> tuple[str, float]:
+    """Return the letter that is the key most above its share, and how many standard errors above."""
+    choices, best = [s for s in samples if len(s.options) > 1], ("A", 0.0)
+    for i, letter in enumerate(LETTERS):
+        shares = [1 / len(s.options) for s in choices if len(s.options) > i]
+        excess = sum(s.answer == letter for s in choices) - sum(shares)
+        best = max(best, (letter, excess / (sum(p * (1 - p) for p in shares) or 1) ** 0.5), key=lambda pair: pair[1])
+    return best
+
+
+def _letters(samples: Sequence[Sample]) -> list[dict]:
+    letter, far = _commonest(samples)
+    ids = [s.id for s in samples if far > NEAR and s.options and s.answer == letter]
+    severity, remedy = "warning" if far > FAR else "note", "repair() shuffles the options"
+    return [_finding("letter-imbalance", severity, ids, sum(bool(s.options) for s in samples), remedy)]
+
+
+def _give_aways(samples: Sequence[Sample]) -> list[dict]:
+    """Find the rules that name the right option without a video far more often than chance does."""
+    choices = [s for s in samples if len(s.options) > 1]
+    found = [_give_away(f"key-is-{name.replace(' ', '-')}", rule, choices) for name, rule in RULES.items()]
+    if any(f["count"] for f in found if f["code"] == "key-is-no-final-period"):  # what betrays it are the distractors
+        ended = [(s.id, sum(o.endswith(".") for o in s.options) - s.gold.endswith(".")) for s in choices]
+        ids, count = [name for name, some in ended if some], sum(some for _, some in ended)
+        of, remedy = sum(len(s.options) - 1 for s in choices), "end all options alike"
+        found.append(_finding("wrong-ends-in-period", "warning", ids, of, remedy, count))
+    return found
+
+
+def _give_away(code: str, rule: Callable[[Sequence[str]], list[int]], choices: Sequence[Sample]) -> dict:
+    """Count how often the key is among the options that a rule leaves, where it leaves some out."""
+    ids, of, excess, variance = [], 0, 0.0, 0.0
+    for s in choices:
+        left, chance = rule(s.options), 1 / len(s.options)
+        if len(left) < len(s.options):
+            right = LETTERS.index(s.answer) in left
+            ids += [s.id] * right
+            of, excess = of + 1, excess + right / len(left) - chance
+            variance += chance / len(left) - chance**2
+    far = excess > FAR * variance**0.5
+    return _finding(code, "warning", ids * far, of, "write distractors that the rule cannot tell")
+
+
+def _videos(samples: Sequence[Sample], root: str | PathLike, frames: int | None) -> list[dict]:
+    import warnings
+
+    from stlite.video import ClipWarning, preflight
+
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", ClipWarning)
+        _, bad = preflight(samples, root, frames=frames or 2)
+    missing = {video for video in bad if not safe_path(video, root).is_file()}
+    short = {str(note.message).rpartition(": only ")[0] for note in notes if frames}
+    kinds = {"missing-video": missing, "unreadable-video": {*bad} - missing, "short-video": short}
+    remedies = ("put the file under the root", "encode it again", "ask for fewer frames")
+    return [
+        _finding(code, "error", [s.id for s in samples if s.video in some], len(samples), remedy)
+        for (code, some), remedy in zip(kinds.items(), remedies)
+    ]
+
+
+def repair(samples: Iterable[Sample], seed: int = 0) -> tuple[list[Sample], list[dict]]:
+    """Mend what needs no guess: stems, doubled openings, the wording of traces, and where a letter is too common, order.
+
+    Returns the samples and the changes: id, code, field, before, after.
+    """
+    samples, changes = list(samples), []
+    mends = list(MENDS.items())
+    if _commonest(samples)[1] > NEAR:
+        mends.append(("letter-imbalance", lambda s: shuffled(s, seed)))
+    for i, s in enumerate(samples):
+        for code, mend in mends:
+            old = samples[i]
+            samples[i] = new = mend(old) if code not in CHECKS or CHECKS[code][1](old) else old
+            pairs = ((f, getattr(old, f), getattr(new, f)) for f in ("question", "options", "answer", "trace"))
+            changes += [{"id": s.id, "code": code, "field": f, "before": a, "after": b} for f, a, b in pairs if a != b]
+    return samples, changes
+
+
+def _one_opening(s: Sample) -> Sample:
+    first = OPENING.search(s.question)
+    return replace(s, question=s.question[: first.end()] + OPENING.sub("", s.question[first.end() :]))
+
+
+def _new_trace(s: Sample) -> Sample:
+    (_, way), _, path = told(s.trace)
+    return replace(s, trace=prompts.trace(replace(s, **{f"steps_{way}": path}), way))
+
+
+MENDS: dict[str, Callable[[Sample], Sample]] = {
+    "stem-of-another-task": lambda s: replace(s, question=prompts.stem(s.task, s.way)),
+    "opening-twice": _one_opening,
+    "trace-of-another-task": _new_trace,
+}
+
+
+def shuffled(s: Sample, seed: int = 0) -> Sample:
+    """Shuffle the options by seed and id, the answer and the trace's letter along; a trace of another form forbids it."""
+    if not s.options or (s.trace and not VERDICT.search(s.trace)):
+        return s
+    order = random.Random(f"{seed}/{s.id}").sample(range(len(s.options)), len(s.options))
+    letters = {LETTERS[old]: LETTERS[new] for new, old in enumerate(order)}
+    trace = VERDICT.sub(lambda m: m[1] + letters.get(m[2], m[2]), s.trace)
+    return replace(s, options=[s.options[i] for i in order], answer=letters[s.answer], trace=trace)
+
+
+def _most(values: Sequence[float]) -> list[int]:
+    return [i for i, value in enumerate(values) if value > max(values) - 1e-9]
+
+
+def _overlap(a: set[str], b: set[str]) -> float:
+    both = len(a & b)
+    return both / (len(a) + len(b) - both or 1)
+
+
+def _medoid(options: Sequence[str]) -> list[int]:
+    bags = [{*words(option).split()} for option in options]
+    return _most([sum(_overlap(a, b) for b in bags) for a in bags])
+
+
+RULES: dict[str, Callable[[Sequence[str]], list[int]]] = {  # options: the places of those that the rule would choose
+    "longest": lambda options: _most([len(o) for o in options]),
+    "shortest": lambda options: _most([-len(o) for o in options]),
+    "no final period": lambda options: _most([-o.endswith(".") for o in options]),
+    "permutation pair": lambda options: _twins(options) or list(range(len(options))),
+    "medoid": _medoid,
+}
+
+
+def _score(rule: Callable[[Sequence[str]], list[int]], s: Sample) -> float:
+    places = rule(s.options)
+    return (LETTERS.index(s.answer) in places) / len(places)
+
+
+def shortcuts(samples: Iterable[Sample]) -> list[dict]:
+    """Score the answers that need no look at a video: baseline, accuracy, low, high (95 %, by recording), n, chance.
+
+    A rule that leaves several options draws among them. The text classifier is tested on recordings it has not seen.
+    """
+    choices = [s for s in samples if s.options]
+    if not choices:
+        return []
+    letter = Counter(s.answer for s in choices).most_common(1)[0][0]
+    scores = {f"always {letter}": [float(s.answer == letter) for s in choices]}
+    scores |= {name: [_score(rule, s) for s in choices] for name, rule in RULES.items()}
+    scores["text classifier"] = _classified(choices)
+    takes, chance = [take(s) for s in choices], fmean(1 / len(s.options) for s in choices)
+    rows = []
+    for name, values in scores.items():
+        low, high = _interval(values, takes) if values else (None, None)
+        row = {"baseline": name, "accuracy": fmean(values) if values else None, "low": low, "high": high}
+        rows.append(row | {"n": len(values), "chance": chance})
+    return rows
+
+
+def _interval(values: Sequence[float], takes: Sequence[str]) -> tuple[float, float]:
+    """Return the 95 % interval of a mean, by recording, as reports compute it."""
+    import numpy as np
+
+    from stlite.intervals import intervals
+
+    counts, hits = Counter(takes), Counter()
+    for value, name in zip(values, takes):
+        hits[name] += value
+    found = intervals(*(np.array([[float(n[name])] for name in counts]) for n in (hits, counts)), [[1.0]])[0]
+    return found["low"], found["high"]
+
+
+def _classified(choices: Sequence[Sample], folds: int = 5) -> list[float]:
+    """Cross-validate, by recording, a logistic regression that tells right options by their words and their place."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold
+    from sklearn.pipeline import make_pipeline
+
+    takes = [take(s) for s in choices]
+    if (folds := min(folds, len({*takes}))) < 2:
+        return []
+    texts, right = [_described(s) for s in choices], [[letter == s.answer for letter in s.letters] for s in choices]
+    scores = [0.0] * len(choices)
+    for train, test in GroupKFold(folds).split(choices, groups=takes):
+        train = [i for i in train if len(right[i]) > 1]
+        if not train:
+            return []
+        model = make_pipeline(CountVectorizer(token_pattern=r"\S+", binary=True), LogisticRegression(max_iter=1000))
+        model.fit([t for i in train for t in texts[i]], [r for i in train for r in right[i]])
+        for i in test:
+            scores[i] = float(right[i][model.decision_function(texts[i]).argmax()])
+    return scores
+
+
+def _described(s: Sample) -> list[str]:
+    marks = [(name.replace(" ", "_"), rule(s.options)) for name, rule in RULES.items()]
+    return [
+        " ".join([text, f"letter={letter}", *(f"is={name}" for name, places in marks if i in places)])
+        for i, (letter, text) in enumerate(zip(LETTERS, s.options))
+    ]
+
+
+def table(rows: Sequence[dict], hide: Sequence[str] = ("ids",)) -> str:
+    """Write rows as aligned text, for findings, shortcuts and statistics alike."""
+    names = [name for name in (rows[0] if rows else {}) if name not in hide]
+    grid = [names, *([_cell(row[name]) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*grid)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in grid)
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else "–" if value is None else str(value)
+    return "".join(c if c.isprintable() else "?" for c in text)

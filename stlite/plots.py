@@ -1,0 +1,280 @@
+"""The static pictures: frames, a chain beside them, training curves, and results as the paper shows them.
+
+>>> figure = radar({"base": {("direction", "forward"): 0.52, ("direction", "reverse"): 0.62, ("action", "forward"): 0.76}})
+>>> [text.get_text() for text in figure.axes[0].get_xticklabels()]
+['direction\\nforward', 'direction\\nreverse', 'action\\nforward']
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stlite import chains
+from stlite.parse import parse
+from stlite.prompts import options_text
+from stlite.sample import TASKS, WAYS, Sample
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
+DASHES, MARKERS, HATCHES = ("-", "--", "-.", ":"), "osD^vPX", ("", "//", "..", "xx", "\\\\", "++", "oo")
+STATE_COLOURS = {"right": "#009E73", "misplaced": "#E69F00", "missing": "#555555", "invented": "#D55E00"}
+PANELS = {
+    "reward": r"reward|rewards/.+/mean",
+    "groups whose rewards are all equal": r"frac_reward_zero_std",
+    "length of a reply (tokens)": r"completions/mean_length",
+    "KL from the reference": r"kl",
+    "entropy": r"entropy",
+    "loss": r"loss",
+}
+
+
+def png(figure: Figure, dpi: int = 120) -> bytes:
+    """Draw a figure as PNG of 256 colours, which is less than half as large: notebooks and reports hold many."""
+    import numpy as np
+    from PIL import Image, ImageColor
+
+    image = Image.open(io.BytesIO(_draw(figure, "png", dpi))).convert("RGB")
+    palette, file = Image.new("P", (1, 1)), io.BytesIO()
+    ours = [part for colour in ("#FFFFFF", *COLOURS, "#555555") for part in ImageColor.getrgb(colour)]
+    palette.putpalette(ours + image.quantize(240, Image.Quantize.MAXCOVERAGE).getpalette()[: 3 * 240])
+    small = image.quantize(palette=palette, dither=Image.Dither.NONE)
+    small.paste(0, mask=Image.fromarray((np.asarray(image) == 255).all(axis=-1)))  # white paper, not nearly white
+    small.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _draw(figure: Figure, kind: str, dpi: int) -> bytes:
+    import matplotlib
+    from matplotlib.text import Text
+
+    file = io.BytesIO()
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # dollars are what someone wrote, not mathematics
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "stlite"}):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a reply may hold any script
+        figure.savefig(file, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+    return file.getvalue()
+
+
+def save(figure: Figure, path) -> Path:
+    """Write a figure as .png or .svg, atomically."""
+    path = Path(path)
+    if path.suffix not in (".png", ".svg"):
+        raise ValueError(f"path: expected .png or .svg, found {path.name!r}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb", buffering=0) as file:
+        file.write(_draw(figure, path.suffix[1:], 120))
+        os.fsync(file.fileno())
+    return temporary.replace(path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure._repr_png_ = lambda: png(figure)  # notebooks show it without pyplot and its global list of figures
+    return figure
+
+
+def _style(i: int, name: str) -> dict:
+    look = {"color": COLOURS[i % 7], "ls": DASHES[i % 4], "marker": MARKERS[i % 7], "ms": 4}
+    return look | {"label": _plain(name, 30, 1)}
+
+
+def _plain(text: str, width: int = 100, lines: int = 3) -> str:
+    """Wrap hostile text to a few lines: no control characters, the rest cut off with an ellipsis."""
+    text = "".join(c if c.isprintable() else " " for c in text[: 4 * width * lines])
+    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
+
+
+def frame_strip(clip, sample: Sample | None = None, columns: int = 8) -> Figure:
+    """Show the frames of a clip with their index in the file and measured time, under the question when one is given."""
+    rows = math.ceil(len(clip.frames) / columns)
+    figure = _figure(1.3 * columns, 1.55 * rows + (0.9 if sample else 0))
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, frame, index, second in zip(axes, clip.frames, clip.indices, clip.seconds):
+        axis.imshow(frame)
+        axis.set_title(f"#{index} · {second:.2f} s", fontsize=8)
+    if sample:
+        figure.suptitle(_question(sample), fontsize=9, ha="left", x=0.01)
+    return figure
+
+
+def _question(sample: Sample) -> str:
+    options = _plain(options_text(sample.options), 140, 4)
+    return "\n".join(
+        filter(None, [_plain(sample.question, 140, 2), options, f"answer: {_plain(sample.answer, 130, 2)}"])
+    )
+
+
+def chain(clip, sample: Sample, reply: str, rewards: Mapping[str, float | None] | None = None) -> Figure:
+    """Draw frames on a time line, the forward path above and the way back below, and the steps of the thinking matched.
+
+    Each step of the thinking stands beside the annotated path of the way it claims, marked right, misplaced, missing
+    or invented; lines lead to the moment a step happened, where the sample knows it.
+    """
+    lanes = chains.lanes(sample, {"": reply}, clip.duration)
+    above, below = ([x for x in lanes if x["way"] == way] for way in ("forward", "reverse"))
+    figure = _figure(13, 2 + 0.75 * len(lanes))
+    axis = figure.subplots()
+    width = min((b - a for a, b in zip(clip.seconds, clip.seconds[1:]) if b > a), default=clip.duration)
+    for frame, second in zip(clip.frames, clip.seconds):
+        axis.imshow(frame, extent=(second - 0.48 * width, second + 0.48 * width, -0.5, 0.5), aspect="auto")
+        axis.text(second, -0.55, f"{second:.1f} s", ha="center", va="top", fontsize=7, color="#555555")
+    for side, rows in ((1, above), (-1, below)):
+        for i, row in enumerate(rows):
+            _lane(axis, side * (1.45 + 1.05 * i), row, clip.duration)
+    axis.set(ylim=(-1.3 - 1.05 * len(below), 1 + 1.05 * len(above)), xlim=(-0.17 * clip.duration, 1.05 * clip.duration))
+    axis.set_axis_off()
+    axis.set_title(_verdict(sample, reply, rewards or {}), fontsize=9, loc="left")
+    return figure
+
+
+def _lane(axis, y: float, lane: Mapping, duration: float):
+    """Draw one path as boxes in the order it is walked; the way back runs from right to left, with arrows."""
+    cells, ink = lane["cells"], "#888888"
+    places = [duration * (i + 0.5) / len(cells) for i in range(len(cells))][:: 1 if y > 0 else -1]
+    axis.text(-0.05 * duration, y, _plain(lane["name"], 18, 2), ha="right", va="center", fontsize=9)
+    for i, (cell, x) in enumerate(zip(cells, places)):
+        state, second = cell["state"], cell["second"]
+        label = f"{chains.STATES.get(state, '')} {_plain(cell['text'], max(8, 105 // len(cells)), 2)}".strip()
+        box = {"boxstyle": "round,pad=0.3", "fc": "white", "ec": STATE_COLOURS.get(state, COLOURS[0]), "lw": 1.6}
+        box["ls"] = ":" if state == "missing" else "-"
+        axis.text(x, y, label, ha="center", va="center", fontsize=8, bbox=box, zorder=3)
+        if i:
+            axis.plot([places[i - 1], x], [y, y], color=ink, lw=1, zorder=1)
+            axis.plot((x + places[i - 1]) / 2, y, color=ink, marker=">" if y > 0 else "<", ms=6, zorder=2)
+        if second is not None and not lane["thought"]:
+            axis.plot([x, second], [y, 0.5 if y > 0 else -0.75], color=COLOURS[0], lw=0.8, zorder=1)
+
+
+def _verdict(sample: Sample, reply: str, rewards: Mapping[str, float | None]) -> str:
+    paid = "".join(f"   {name} {_number(value)}" for name, value in rewards.items())
+    answer = f"answer {_plain(parse(reply).answer, 60, 1) or 'none'}, gold {_plain(sample.answer, 60, 1)}"
+    return f"{_plain(sample.question, 140, 2)}\n{answer}" + f"   ·   rewards:{paid}" * bool(paid)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def group(rollouts: Sequence[Mapping]) -> Figure:
+    """Draw the rollouts of one prompt: a bar for each advantage, the reward of each function, the end of the reply."""
+    rows = chains.group(rollouts)
+    figure = _figure(12, 0.9 + 0.62 * len(rows))
+    bar, words = figure.subplots(1, 2, width_ratios=(1, 3))
+    colours = [COLOURS[0] if row["advantage"] >= 0 else COLOURS[1] for row in rows]
+    bar.barh([row["name"] for row in rows], [row["advantage"] for row in rows], color=colours)
+    bar.axvline(0, color="black", lw=0.8)
+    bar.invert_yaxis()
+    bar.set(xlabel="advantage", ylabel="rollout")
+    words.set(ylim=bar.get_ylim(), xlim=(0, 1))
+    words.set_axis_off()
+    for y, row in enumerate(rows):
+        paid = "   ".join(f"{name} {_number(value)}" for name, value in row["rewards"].items())
+        text = f"{paid}\n{_plain('… ' * (len(row['text']) > 220) + row['text'][-220:], 130, 2)}"
+        words.text(0, y, text, va="center", fontsize=8, in_layout=False)  # a long word takes no room from the bars
+    return figure
+
+
+def curves(log: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw a training log: rewards by function, share of groups without a signal, length, KL, entropy, loss, by step."""
+    names = list(dict.fromkeys(key for row in log for key in row))
+    found = {title: keys for title, key in PANELS.items() if (keys := [k for k in names if re.fullmatch(key, k)])}
+    figure = _figure(11, 2.4 * max(1, math.ceil(len(found) / 3)))
+    if not found:
+        figure.text(0.5, 0.5, "no steps logged yet", ha="center", va="center")
+        return figure
+    axes = figure.subplots(math.ceil(len(found) / 3), min(3, len(found)), squeeze=False).flat
+    for (title, keys), axis in zip(found.items(), axes):
+        for i, key in enumerate(keys):
+            points = [(row.get("step", n), row[key]) for n, row in enumerate(log, 1) if key in row]
+            axis.plot(*zip(*points), **_style(i, re.sub(r"^rewards/(.+)/mean$", r"\1", key)))
+        axis.set_title(title, fontsize=9)
+        axis.grid(alpha=0.3)
+        if len(keys) > 1:
+            axis.legend(fontsize=7)
+    for axis in list(axes):
+        axis.set_axis_off()
+    return figure
+
+
+def radar(variants: Mapping[str, Mapping[tuple[str, str], float]]) -> Figure:
+    """Draw accuracies (0 to 1) by task and way, one closed line per variant, as the paper's Figure 1."""
+    keys = [(t, w) for t in TASKS for w in WAYS if any((t, w) in row for row in variants.values())]
+    angles = [2 * math.pi * i / len(keys) for i in range(len(keys))]
+    figure = _figure(7, 5)
+    axis = figure.subplots(subplot_kw={"projection": "polar"})
+    for i, (name, row) in enumerate(variants.items()):
+        values = [100 * row.get(key, math.nan) for key in keys]
+        axis.plot(angles + angles[:1], values + values[:1], **_style(i, name))
+    axis.set_xticks(angles, [f"{task}\n{way}" for task, way in keys], fontsize=9)
+    axis.tick_params(axis="x", pad=14)
+    axis.set(ylim=(0, 100), theta_zero_location="N")
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def _interval(value) -> tuple[float, float, float]:
+    return tuple(value) if isinstance(value, Sequence) else (value, value, value)
+
+
+def bars(variants: Mapping[str, Mapping], chance: float | None = None, label: str = "accuracy (%)") -> Figure:
+    """Draw bars by label and variant; a value is a mean or (mean, low, high), each 0 to 1; chance is a dotted line."""
+    labels = list(dict.fromkeys(key for row in variants.values() for key in row))
+    figure = _figure(max(6, 1.1 * len(labels) + 2), 3.2)
+    axis = figure.subplots()
+    width = 0.8 / max(1, len(variants))
+    for i, (name, row) in enumerate(variants.items()):
+        at = [(n + (i - (len(variants) - 1) / 2) * width, *_interval(row[k])) for n, k in enumerate(labels) if k in row]
+        x, mean, low, high = zip(*at) if at else ((), (), (), ())
+        error = [[100 * (m - a) for m, a in zip(mean, low)], [100 * (b - m) for m, b in zip(mean, high)]]
+        style = {"color": COLOURS[i % 7], "hatch": HATCHES[i % 7], "label": _style(i, name)["label"]}
+        axis.bar(x, [100 * m for m in mean], width, yerr=error, edgecolor="white", capsize=3, **style)
+    if chance is not None:
+        axis.axhline(100 * chance, color="black", ls=":", label="chance")
+    axis.axhline(0, color="black", lw=0.8)
+    axis.set_xticks(range(len(labels)), [_plain(" ".join(k) if isinstance(k, tuple) else k, 14, 3) for k in labels])
+    axis.set_ylabel(label)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def gap(variants: Mapping[str, Mapping]) -> Figure:
+    """Draw forward minus reverse by task: {variant: {task: mean or (mean, low, high)}}; above zero, forward is easier."""
+    return bars(variants, label="forward − reverse (points)")
+
+
+def audit(variants: Mapping[str, Mapping], chance: float | None = None) -> Figure:
+    """Draw accuracy by what the model was shown: {variant: {order: mean or (mean, low, high)}}."""
+    return bars(variants, chance, "accuracy (%) by order of frames")
+
+
+def ladder(variants: Mapping[str, Mapping]) -> Figure:
+    """Draw accuracy against training rows, bands for intervals: {variant: {rows: mean or (mean, low, high)}}."""
+    figure = _figure(6.5, 3.6)
+    axis = figure.subplots()
+    for i, (name, row) in enumerate(variants.items()):
+        sizes = sorted(row)
+        mean, low, high = ([100 * v for v in side] for side in zip(*(_interval(row[n]) for n in sizes)))
+        axis.plot(sizes, mean, **_style(i, name))
+        axis.fill_between(sizes, low, high, color=COLOURS[i % 7], alpha=0.15, lw=0)
+    axis.set(xlabel="training rows", ylabel="accuracy (%)", xscale="log")
+    axis.set_xticks(sorted({n for row in variants.values() for n in row}))
+    axis.xaxis.set_major_formatter("{x:.0f}")
+    axis.xaxis.set_minor_formatter("")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure

@@ -1,0 +1,500 @@
+"""Training: supervised fine-tuning on chains, then GRPO on video.
+
+    model, processor = load("tiny")
+    sft(model, processor, samples, "runs/st-cot", videos="sample_data/videos")
+    grpo(model, processor, samples, "runs/st-r1", videos="sample_data/videos", rewards="st-r1")
+
+Both save adapter and processor together under the run's folder. Stock TRL forgets the video after generation; the
+trainer here shows the same pixels to every log-prob pass, and `check_parity` proves it before the first step.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+
+import torch
+
+from stlite import prompts
+from stlite.model import add_lora, encode, looking, suppressed  # before trl: on CUDA it imports Unsloth
+
+# isort: split
+import trl
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from stlite.rewards import PRESETS as REWARDS
+from stlite.sample import Sample, write_text
+
+COLUMNS = ("id", "task", "way", "kind", "options", "answer", "steps_forward", "steps_reverse", "question")
+SFT = {
+    "num_train_epochs": 1,  # as the paper
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 4,  # 16 rows a step, as the paper's 1 x 4 x 4 cards
+    "learning_rate": 2e-4,  # the paper's 8e-5 is for r = 8 on 7 B weights; LoRA of this size takes more
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,  # a share of all steps, as the paper
+    "max_grad_norm": 0.3,
+}
+GRPO = {
+    "num_generations": 8,  # as the paper
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 4,  # four prompts a step
+    "learning_rate": 1e-5,  # as the paper
+    "beta": 0.0,  # no second reference pass; the paper's 0.1 is one argument away
+    "temperature": 1.0,
+    "max_completion_length": 256,
+    "max_grad_norm": 0.2,
+    "loss_type": "grpo",
+    "lr_scheduler_type": "constant_with_warmup",
+    "warmup_steps": 0.05,
+}
+
+
+def rows(samples: Sequence[Sample]) -> Dataset:
+    """Turn samples into TRL's rows: plain columns, with the messages built when a row is read."""
+    table = [{**asdict(s), "kind": s.kind} for s in samples]
+    plain = Dataset.from_list([{k: list(t[k]) if isinstance(t[k], tuple) else t[k] for k in COLUMNS} for t in table])
+    chats = {s.id: prompts.messages(s) for s in samples}
+    if len(chats) != len(samples):
+        raise ValueError(f"id: expected {len(samples)} different ids, found {len(chats)}")
+
+    def transform(batch):
+        return {**batch, "prompt": [chats[i] for i in batch["id"]]}
+
+    return plain.with_transform(transform)
+
+
+# ---- supervised fine-tuning ------------------------------------------------------------------------------------------
+
+
+class Collator:
+    """Batch (sample, reply) pairs: prompts and replies with their videos, labels on the reply alone."""
+
+    def __init__(self, processor, recipe: str):
+        self.processor, self.recipe = processor, recipe
+
+    def __call__(self, samples: list[Sample]) -> dict:
+        """Return input_ids, attention_mask, labels (B,L) and the video tensors."""
+        asked = [prompts.messages(s) for s in samples]
+        told = [prompts.messages(s, answer=prompts.target(s, self.recipe)) for s in samples]
+        batch = encode(self.processor, told, generation=False)
+        start = encode(self.processor, asked)["attention_mask"].sum(1)
+        first = batch["attention_mask"].argmax(1)
+        place = torch.arange(batch["input_ids"].shape[1])[None]
+        reply = (place >= (first + start)[:, None]) & batch["attention_mask"].bool()
+        batch["labels"] = batch["input_ids"].masked_fill(~reply, -100)
+        return dict(batch)
+
+
+def sft(
+    model, processor, samples: Sequence[Sample], out: str | os.PathLike, videos: str | os.PathLike | None = None,
+    recipe: str = "st-cot", lora: str = "default", seed: int = 0, callbacks: Sequence = (), resume: bool = True,
+    dry: bool | None = None, **settings,
+):  # fmt: skip
+    """Teach replies with QLoRA; `recipe` is "st-cot", "forward-cot" or "label"; returns the PEFT model.
+
+    `settings` override SFT and go to transformers' TrainingArguments. The loss is on the assistant's tokens only. With
+    `dry`, the default on CUDA, `dry_run` takes the largest sample first.
+    """
+    model = add_lora(model, lora, seed)
+    chosen = {**SFT, **settings}
+    args = TrainingArguments(**_arguments(out, chosen, seed), remove_unused_columns=False)
+    with looking(processor, videos):
+        trainer = Trainer(
+            model=model, args=args, train_dataset=list(samples), data_collator=Collator(processor, recipe),
+            processing_class=processor, callbacks=list(callbacks),
+        )  # fmt: skip
+        _float32_adapter(model)
+        if torch.cuda.is_available() if dry is None else dry:
+            print("dry run:", dry_run(trainer))
+        _train(trainer, out, resume)
+    return _finish(trainer, processor, out, {"stage": "sft", "recipe": recipe, "seed": seed, **chosen})
+
+
+# ---- GRPO on video ---------------------------------------------------------------------------------------------------
+
+
+class VideoGRPOTrainer(trl.GRPOTrainer):
+    """TRL's GRPO trainer, with the video of each prompt shown to every log-prob pass."""
+
+    def __init__(self, model, **kwargs):
+        self.clips: list[dict] = []  # the video tensors of this generation's prompts
+        self.shown: torch.Tensor | None = None  # which clip each row of the next forward passes shows
+        super().__init__(model=model, **kwargs)
+        self.video_token = self.processing_class.tokenizer.convert_tokens_to_ids("<|video_pad|>")
+        self.accelerator.unwrap_model(self.model).register_forward_pre_hook(self._show, with_kwargs=True)
+
+    def _tokenize_prompts(self, asked):
+        ids, images, fields = super()._tokenize_prompts(asked)
+        self.clips = split_clips(fields, len(ids))
+        self.shown = torch.arange(len(ids))
+        return ids, images, fields
+
+    def _generate_and_score_completions(self, inputs):
+        try:
+            output = super()._generate_and_score_completions(inputs)
+        finally:
+            self.shown = None
+        output["clip"] = torch.arange(len(output["completion_ids"]), device=output["completion_ids"].device)
+        return output
+
+    def _compute_loss(self, model, inputs):
+        with self.showing(inputs["clip"]):
+            return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, *args, batch_size=None, **kwargs):
+        shown, size = self.shown, batch_size or len(input_ids)
+        parts = []
+        for start in range(0, len(input_ids), size):
+            rows_ = slice(start, start + size)
+            with self.showing(shown[rows_]):
+                parts.append(
+                    super()._get_per_token_logps_and_entropies(
+                        model, input_ids[rows_], attention_mask[rows_], *args, batch_size=None, **kwargs
+                    )
+                )
+        return tuple(None if column[0] is None else torch.cat(column) for column in zip(*parts))
+
+    @contextmanager
+    def showing(self, which: torch.Tensor):
+        """Show the given clips, one a row, to the forward passes of a `with` block."""
+        before, self.shown = self.shown, which
+        try:
+            yield
+        finally:
+            self.shown = before
+
+    def _show(self, module, args, kwargs):
+        ids = kwargs.get("input_ids")
+        if self.shown is None or ids is None or "pixel_values_videos" in kwargs or kwargs.get("past_key_values"):
+            return None
+        if not (ids == self.video_token).any():
+            return None
+        fields = join_clips([self.clips[i] for i in self.shown.tolist()])
+        kinds = (ids == self.video_token).int() * 2
+        return args, {**kwargs, **{k: v.to(ids.device) for k, v in fields.items()}, "mm_token_type_ids": kinds}
+
+
+def grpo_trainer() -> type:
+    """Return the trainer of the route in use: ours, or the one Unsloth put in TRL's place, which feeds videos itself."""
+    return VideoGRPOTrainer if trl.GRPOTrainer.__name__ == "GRPOTrainer" else trl.GRPOTrainer
+
+
+def split_clips(fields: dict, count: int) -> list[dict]:
+    """Part a batch's video tensors into one dictionary a row; one video a prompt."""
+    grids = torch.as_tensor(fields["video_grid_thw"])
+    if len(grids) != count:
+        raise ValueError(f"prompt: expected one video in each of {count} prompts, found {len(grids)} videos")
+    pixels = torch.as_tensor(fields["pixel_values_videos"]).split(grids.prod(1).tolist())
+    clips = [{"pixel_values_videos": p, "video_grid_thw": g[None]} for p, g in zip(pixels, grids)]
+    if "second_per_grid_ts" in fields:  # Qwen2.5-VL's clock
+        clips = [
+            c | {"second_per_grid_ts": t} for c, t in zip(clips, torch.as_tensor(fields["second_per_grid_ts"])[:, None])
+        ]
+    return clips
+
+
+def join_clips(clips: list[dict]) -> dict:
+    """Join the video tensors of several rows into a batch's."""
+    return {key: torch.cat([clip[key] for clip in clips]) for key in clips[0]}
+
+
+def grpo(
+    model, processor, samples: Sequence[Sample], out: str | os.PathLike, videos: str | os.PathLike | None = None,
+    rewards: str | Sequence[Callable] = "st-r1", lora: str = "default", seed: int = 0, callbacks: Sequence = (),
+    parity: bool = True, resume: bool = True, dry: bool | None = None, **settings,
+):  # fmt: skip
+    """Reinforce what earns reward, by TRL's GRPO on native video; returns the PEFT model.
+
+    `rewards` is a preset ("paper", "st-r1", "st-r1-reverse") or a list of functions in TRL's shape; `settings` override
+    GRPO and go to trl's GRPOConfig. With `parity`, `check_parity` runs before the first step and stops a wrong set-up;
+    with `dry`, the default on CUDA, `dry_run` takes the largest sample first.
+    """
+    functions = REWARDS[rewards] if isinstance(rewards, str) else list(rewards)
+    chosen = {**GRPO, **settings}
+    with looking(processor, videos):
+        trainer = make_trainer(model, processor, samples, out, functions, lora, seed, callbacks, chosen)
+        found = check_parity(trainer) if parity else None
+        if torch.cuda.is_available() if dry is None else dry:
+            print("dry run:", dry_run(trainer))
+        _train(trainer, out, resume)
+    names = [f.__name__ for f in functions]
+    return _finish(
+        trainer, processor, out, {"stage": "grpo", "rewards": names, "seed": seed, "parity": found, **chosen}
+    )
+
+
+def make_trainer(model, processor, samples, out, functions, lora="default", seed=0, callbacks=(), settings=GRPO):
+    """Build the GRPO trainer that `grpo` runs: left padding, vision tokens suppressed, completions on disk."""
+    model = add_lora(model, lora, seed)
+    processor.tokenizer.padding_side = "left"
+    args = trl.GRPOConfig(
+        **_arguments(out, settings, seed), remove_unused_columns=False, log_completions=False,
+        generation_kwargs={"suppress_tokens": suppressed(processor)},
+    )  # fmt: skip
+    trainer = grpo_trainer()(
+        model, args=args, reward_funcs=[noting_ids(functions[0]), *functions[1:]], train_dataset=rows(samples), processing_class=processor,
+        callbacks=[*callbacks, Completions(Path(out) / "completions")],
+    )  # fmt: skip
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, Completions):
+            callback.trainer = trainer
+    _float32_adapter(model)
+    return trainer
+
+
+def noting_ids(reward: Callable) -> Callable:
+    """Make a reward leave the id of each row's sample beside its completion, which TRL itself forgets."""
+
+    @wraps(reward)
+    def noted(*args, id, log_extra, **kwargs):
+        log_extra("id", list(id))
+        return reward(*args, id=id, log_extra=log_extra, **kwargs)
+
+    return noted
+
+
+class Completions(TrainerCallback):
+    """Write every generation's completions to disk, one parquet file a logged step."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.trainer = folder, None
+
+    def on_log(self, args, state, control, **kwargs):
+        """Write what was sampled since the last file, and forget it."""
+        logs = self.trainer._logs
+        if not logs["completion"]:
+            return
+        table = {
+            "id": list(logs["extra"]["id"]),
+            "prompt": list(logs["prompt"]),
+            "completion": list(logs["completion"]),
+        }
+        table |= {name: list(values) for name, values in logs["rewards"].items()} | {
+            "advantage": list(logs["advantages"])
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"completions_{state.global_step:05d}.parquet"
+        Dataset.from_dict({"step": [state.global_step] * len(table["prompt"]), **table}).to_parquet(
+            path.with_suffix(".tmp")
+        )
+        os.replace(path.with_suffix(".tmp"), path)
+        _forget(logs)
+
+
+def _forget(logs: dict) -> None:
+    """Empty TRL's buffers of what was sampled."""
+    columns = (
+        logs["prompt"],
+        logs["completion"],
+        logs["advantages"],
+        *logs["rewards"].values(),
+        *logs["extra"].values(),
+    )
+    for column in columns:
+        column.clear()
+
+
+# ---- the parity gate -------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def check_parity(trainer: VideoGRPOTrainer, prompts_: int = 2) -> dict:
+    """Compare the log-probs that training gives real rollouts with those of a direct forward, and with no pixels.
+
+    Evaluation mode, raw logits, the trainer's temperature. In float32 every token must agree to 1e-4; in lower
+    precision the mean difference must be at most a fifth of the one with the pixels zeroed. Raises RuntimeError with
+    the likely causes. Returns {"max", "mean", "blind"}: differences per token (nats).
+    """
+    model, was = trainer.model, trainer.model.training
+    model.eval()
+    asked = [trainer.train_dataset[i]["prompt"] for i in range(min(prompts_, len(trainer.train_dataset)))]
+    batch = _rollouts(trainer, asked)
+    ids, mask, keep = batch["ids"], batch["mask"], batch["keep"]
+    if isinstance(trainer, VideoGRPOTrainer):
+        with trainer.showing(torch.arange(len(ids))):
+            trained = trainer._get_per_token_logps_and_entropies(model, ids, mask, keep)[0]
+    else:
+        video = sys.modules[type(trainer).__module__]._unsloth_grpo_video_inputs(trainer, asked)
+        trained = trainer._get_per_token_logps_and_entropies(model, ids, mask, keep, **video)[0]
+    direct = _direct_logps(trainer, batch, 1.0)
+    blind = _direct_logps(trainer, batch, 0.0)
+    model.train(was)
+    real = mask[:, -keep:].bool()
+    gap, shift = (trained - direct).abs()[real], (direct - blind).abs()[real]
+    found = {"max": gap.max().item(), "mean": gap.mean().item(), "blind": shift.mean().item()}
+    exact = next(p for n, p in model.named_parameters() if "norm" in n).dtype == torch.float32
+    if found["blind"] < 1e-6 or (found["max"] > 1e-4 if exact else found["mean"] > 0.2 * found["blind"]):
+        raise RuntimeError(
+            f"parity: training and direct forward differ by {found['max']:.2e} at most, {found['mean']:.2e} on average; "
+            f"pixels zeroed shift log-probs by {found['blind']:.2e} on average. Likely causes: the pixels do not reach the "
+            "log-prob passes (a TRL trainer without the video hook), right padding, dropout, a chat template that writes "
+            "something after the prompt, or a model that ignores its video."
+        )
+    return found
+
+
+def _rollouts(trainer, asked: list) -> dict:
+    """Sample one reply to each prompt, as generation does."""
+    ids, _, fields = trainer._tokenize_prompts(asked)
+    written, _ = trainer._generate_single_turn(ids, None, fields, 1)
+    trainer.shown = None
+    keep, width = max(map(len, written)), max(map(len, ids))
+    pad = trainer.processing_class.tokenizer.pad_token_id
+    full = [[pad] * (width - len(p)) + list(p) + c + [pad] * (keep - len(c)) for p, c in zip(ids, written)]
+    mask = [[0] * (width - len(p)) + [1] * (len(p) + len(c)) + [0] * (keep - len(c)) for p, c in zip(ids, written)]
+    device = trainer.accelerator.device
+    return {
+        "ids": torch.tensor(full, device=device),
+        "mask": torch.tensor(mask, device=device),
+        "keep": keep,
+        "asked": asked,
+    }
+
+
+def _direct_logps(trainer, batch: dict, light: float) -> torch.Tensor:
+    """Run the processor and the model anew on prompt and reply: log-probs of the reply's tokens (B,keep)."""
+    fresh = encode(trainer.processing_class, batch["asked"]).to(trainer.accelerator.device)
+    kinds = (batch["ids"] == trainer.processing_class.tokenizer.convert_tokens_to_ids("<|video_pad|>")).int() * 2
+    video = {k: v for k, v in fresh.items() if k not in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    video["pixel_values_videos"] = video["pixel_values_videos"] * light
+    inputs = {"input_ids": batch["ids"], "attention_mask": batch["mask"], "mm_token_type_ids": kinds, **video}
+    logits = trainer.model(**inputs, use_cache=False).logits[:, -batch["keep"] - 1 : -1]
+    logps = (logits.float() / trainer.temperature).log_softmax(-1)
+    return logps.gather(-1, batch["ids"][:, -batch["keep"] :, None])[..., 0]
+
+
+# ---- the dry run -----------------------------------------------------------------------------------------------------
+
+
+def dry_run(trainer: Trainer) -> dict:
+    """Take the largest sample through one forward and backward: full batch or group, completions of full length.
+
+    Leaves weights, random state and logs as they were. Out of memory raises RuntimeError with the setting to lower.
+    Returns {"id", "tokens", "seconds", "gb"}: the sample, its prompt's length, and the peak (of the process, on a CPU).
+    """
+    row, tokens = _largest(trainer)
+    args, began = trainer.args, time.perf_counter()
+    rows_ = [row] * (args.per_device_train_batch_size * getattr(args, "steps_per_generation", 1))
+    trainer.current_gradient_accumulation_steps = 1
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with torch.random.fork_rng(), _full_completions(trainer):
+        try:
+            trainer.training_step(trainer.model, trainer.data_collator(rows_), None)
+        except (RuntimeError, MemoryError) as error:
+            if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+                raise
+            raise RuntimeError(f"memory: {row_id(row)} does not fit. {_lower(trainer)} ({str(error)[:120]})") from error
+        finally:
+            trainer.model.zero_grad(set_to_none=True)
+    return {"id": row_id(row), "tokens": tokens, "seconds": time.perf_counter() - began, "gb": _peak() / 2**30}
+
+
+def row_id(row) -> str:
+    """Return the sample's id of a row of either stage."""
+    return row.id if isinstance(row, Sample) else row["id"]
+
+
+def _largest(trainer) -> tuple:
+    """Return the row with most prompt tokens among the eight of longest text, and how many."""
+    data = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
+    chats = [prompts.messages(r) if isinstance(r, Sample) else r["prompt"] for r in data]
+    longest = sorted(range(len(data)), key=lambda i: -len(str(chats[i])))[:8]
+    counts = {i: encode(trainer.processing_class, [chats[i]])["input_ids"].shape[1] for i in longest}
+    best = max(longest, key=counts.get)
+    return data[best], counts[best]
+
+
+@contextmanager
+def _full_completions(trainer):
+    """Let every completion run to its full length, and forget afterwards what was generated and logged."""
+    if not hasattr(trainer, "generation_config"):
+        yield
+        return
+    trainer.generation_config.min_new_tokens = trainer.max_completion_length
+    try:
+        yield
+    finally:
+        trainer.generation_config.min_new_tokens = None
+        trainer._step, trainer._buffered_inputs = 0, None
+        trainer._metrics["train"].clear()
+        _forget(trainer._logs)
+
+
+def _lower(trainer) -> str:
+    """Name the setting to lower: by where memory ran out, and by what is already as low as it goes."""
+    args = trainer.args
+    if hasattr(args, "num_generations") and trainer._buffered_inputs is None:  # while generating
+        return "Lower num_generations, max_completion_length or steps_per_generation"
+    if args.per_device_train_batch_size > 1:
+        return "Lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
+    return "Lower frames or max_pixels" + (", or max_completion_length" if hasattr(args, "num_generations") else "")
+
+
+def _peak() -> int:
+    """Return the peak memory so far (bytes): of the card, or of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# ---- what both stages share ------------------------------------------------------------------------------------------
+
+
+def _arguments(out, chosen: dict, seed: int) -> dict:
+    """Return the arguments both stages share: no account, safetensors, resumable, seeded."""
+    cpu = not torch.cuda.is_available()
+    return {
+        "output_dir": str(Path(out) / "checkpoints"), "report_to": "none", "seed": seed, "data_seed": seed,
+        "use_cpu": cpu, "bf16": not cpu and torch.cuda.is_bf16_supported(), "logging_steps": 1, "save_total_limit": 2,
+        "save_strategy": "no", "dataloader_pin_memory": not cpu, "gradient_checkpointing": not cpu, **chosen,
+    }  # fmt: skip
+
+
+def _float32_adapter(model) -> None:
+    """Keep the adapter in float32 on a CPU: trl casts it to bfloat16, in which a rate of 1e-5 is lost to rounding."""
+    if not torch.cuda.is_available():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+
+def _train(trainer, out, resume: bool) -> None:
+    """Train, from the last good checkpoint if there is one; interrupting (the notebook's stop button) saves one."""
+    try:
+        trainer.train(resume_from_checkpoint=_checkpoint(out) if resume else None)
+    except KeyboardInterrupt:
+        if trainer.state.global_step:
+            trainer._save_checkpoint(trainer.model, trial=None)
+        raise
+
+
+def _checkpoint(out) -> str | None:
+    """Return the newest whole checkpoint; half-written ones are passed over."""
+    found = sorted((Path(out) / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for folder in reversed(found):
+        try:
+            json.loads((folder / "trainer_state.json").read_text())
+            return str(folder)
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _finish(trainer, processor, out, settings: dict):
+    """Save adapter, processor, log and settings together; return the model in evaluation mode."""
+    out = Path(out)
+    trainer.model.save_pretrained(out / "adapter", safe_serialization=True)
+    processor.save_pretrained(out / "adapter")
+    write_text(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
+    write_text(out / "train.json", json.dumps(settings, indent=1, default=str))
+    return trainer.model.eval()

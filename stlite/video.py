@@ -1,0 +1,510 @@
+"""Video files to clips: the right frames at the right times, decoded once and kept, hostile files kept at bay.
+
+>>> walk = min(Path("sample_data/videos").rglob("*.mp4"))
+>>> read_clip(f"{walk}#t=1,6", frames=4, max_pixels=84 * 84)
+Clip(4 frames of 84×84, 1.00–6.00 s, pyav)
+
+The packets are looked at first, which decodes nothing and tells every frame's presentation time. PyAV then decodes from
+the key frame before each frame wanted, and in H.264 leaves out what no other frame refers to, which makes it the fastest
+of the exact readers. decord is refused where the packets show that it would give other frames than asked.
+"""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import namedtuple
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import blake2b, file_digest
+from pathlib import Path
+
+import numpy as np
+
+from stlite.sample import safe_path
+
+ORDERS = ("forward", "reversed", "shuffled", "single", "blank")
+READER = "1"  # part of every cache key: raise it when the same file would give other pixels
+MAX_BYTES, MAX_SECONDS, MAX_PIXELS, MAX_FRAMES = 8 * 2**30, 4 * 3600, 8192 * 4320, 1_000_000
+SEEK = 12  # frames that are decoded rather than passed over
+FORMATS = "mov,matroska,avi,mpegts"  # no playlists: they name other files and URLs
+FAULTS = (OSError, ValueError, ArithmeticError, RuntimeError, ImportError, subprocess.SubprocessError)
+
+Ask = namedtuple("Ask", "frames max_pixels multiple start end backend")
+Table = namedtuple("Table", "pts keys base skips aspect doubt note", defaults=[""])
+
+
+class ClipError(Exception):
+    """A video that cannot be read: which file, by which backend, and why."""
+
+    def __init__(self, path, backend: str, reason: str):
+        super().__init__(str(path), backend, reason)
+        self.path, self.backend, self.reason = str(path), backend, reason
+
+    def __str__(self):
+        return f"{self.path}: {self.reason} (backend {self.backend})"
+
+
+class ClipWarning(UserWarning):
+    """A clip that holds less than was asked for, or that could not be kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """The frames sampled from a video, with their measured times.
+
+    frames: uint8 (T, H, W, 3), T even. seconds: (T,), ascending, since the first frame of the file. indices: (T,), which
+    frame of the file is at that time. fps, duration (s): of the whole file. note: what is less than was asked for.
+    """
+
+    frames: np.ndarray
+    seconds: np.ndarray
+    indices: np.ndarray
+    fps: float
+    duration: float
+    backend: str
+    key: str
+    note: str = ""
+
+    def __repr__(self):
+        count, height, width, _ = self.frames.shape
+        first, last = self.seconds[0], self.seconds[-1]
+        return f"Clip({count} frames of {width}×{height}, {first:.2f}–{last:.2f} s, {self.backend})"
+
+
+def read_clip(
+    path: str | os.PathLike, frames: int = 8, max_pixels: int = 360 * 420, multiple: int = 28,
+    root: str | os.PathLike | None = None, order: str = "forward", backend: str = "auto",
+    time_limit: float | None = None,
+) -> Clip:  # fmt: skip
+    """Read frames evenly spread over a video or its `#t=start,end`: first, last, and the nearest to each time between.
+
+    frames: even; a shorter video gives all it has (the last twice where they are odd) and a ClipWarning. max_pixels,
+    multiple: bounds of a frame's area and sides. root: the path stays under it. order: one of ORDERS, for the audits.
+    backend: pyav, decord, torchcodec; auto is STLITE_BACKEND, else pyav. time_limit: seconds; given, the file is
+    untrusted and read in a child process. Raises ClipError for the file, ValueError for the request.
+    """
+    backend = os.environ.get("STLITE_BACKEND", "pyav") if backend == "auto" else backend
+    if frames < 2 or frames % 2 or max_pixels < multiple**2 or order not in ORDERS or backend not in BACKENDS:
+        asked = f"{frames}, {max_pixels}, {multiple}, {order!r}, {backend!r}"
+        raise ValueError(f"expected even frames, max_pixels ≥ multiple², {ORDERS}, {(*BACKENDS,)}; found {asked}")
+    try:
+        file, start, end = _locate(os.fspath(path), root)
+        clip = _recall(file, Ask(frames, max_pixels, multiple, start, end, backend), time_limit)
+    except FAULTS as error:
+        raise ClipError(path, backend, str(error) or type(error).__name__) from error
+    if clip.note:
+        warnings.warn(f"{path}: {clip.note}", ClipWarning, stacklevel=2)
+    return _reorder(clip, order)
+
+
+def preflight(samples: Iterable, root=None, time_limit: float = 20, workers: int | None = None, **settings):
+    """Read each video of the samples once, as untrusted, in parallel: (good videos, {bad video: ClipError})."""
+    from tqdm.auto import tqdm
+
+    def fault(video):
+        try:
+            read_clip(video, root=root, time_limit=time_limit, **settings)
+        except ClipError as error:
+            return error
+
+    videos = list(dict.fromkeys(sample.video for sample in samples))
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        faults = list(tqdm(pool.map(fault, videos), total=len(videos), desc="videos"))
+    bad = {video: error for video, error in zip(videos, faults) if error}
+    return [video for video in videos if video not in bad], bad
+
+
+def _locate(path, root):
+    match = re.fullmatch(r"(.*?)(?:#t=(\d+\.?\d*)?(?:,(\d+\.?\d*))?)?", path, re.DOTALL)
+    if "\0" in path or "#t=" in match[1] or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):
+        raise ValueError("expected the path of a file, with a range like #t=3.0,9.5 or none, not a URL")
+    file = (Path(match[1]) if root is None else safe_path(path, root)).resolve()
+    if not file.is_file():
+        raise FileNotFoundError("no such file")
+    if not 0 < file.stat().st_size <= MAX_BYTES:
+        raise ValueError(f"expected 1 to {MAX_BYTES:,} bytes, found {file.stat().st_size:,}")
+    return file, float(match[2] or 0), float(match[3] or math.inf)
+
+
+def _reorder(clip, order):
+    """Other frames at the same times: what a model is told of the times must not give the order away."""
+    forward = np.arange(len(clip.frames))
+    place = {"reversed": forward[::-1], "single": np.full_like(forward, len(forward) // 2)}.get(order, forward)
+    if order == "forward":
+        return clip
+    if order == "shuffled":
+        place = np.random.default_rng(int(clip.key[:16], 16)).permutation(forward)
+        place = np.roll(place, (place == forward).all())
+    frames = np.full_like(clip.frames, 128) if order == "blank" else clip.frames[place]
+    return replace(clip, frames=frames, key=f"{clip.key}-{order}")
+
+
+# ---- which frames: the packets tell, nothing is decoded
+
+
+@contextmanager
+def _opened(file):
+    import av
+
+    only = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    try:
+        with av.open(str(file), options=only, metadata_errors="replace") as container:
+            cover = av.stream.Disposition.attached_pic
+            shown = (s for s in container.streams.video if s.codec_context and not s.disposition & cover)
+            if not (stream := next(shown, None)):
+                raise ValueError("no video in the file that FFmpeg can decode")
+            codec, stream.thread_type = stream.codec_context, "AUTO"
+            small = codec.width * codec.height < 500_000  # these decode faster in one thread
+            codec.thread_count = 1 if small else min(4, os.cpu_count() or 1)
+            codec.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
+            yield container, stream
+    except av.FFmpegError as error:
+        raise ValueError(f"damaged, or not a video: {error.strerror}") from error
+
+
+def _look(file):
+    """Table of a file: times of its frames and key frames in units of base, and what else its packets tell."""
+    with _opened(file) as (container, stream):
+        size = stream.codec_context.width * stream.codec_context.height
+        if size > MAX_PIXELS or (container.duration or 0) > MAX_SECONDS * 10**6:
+            raise ValueError(f"expected at most {MAX_PIXELS:,} pixels and {MAX_SECONDS} s, found more")
+        rows, end = [], 0
+        for packet in container.demux(stream):
+            if packet.is_corrupt or len(rows) >= MAX_FRAMES:
+                raise ValueError(_truncated(container, stream, rows))
+            if packet.size:
+                rows.append((packet.pts, packet.is_keyframe, packet.is_discard))
+                end = max(end, (packet.pts or 0) + (packet.duration or 0))
+        if all(row[2] for row in rows) or _ends_early(file, container, stream, end):
+            raise ValueError(_truncated(container, stream, rows))
+        return _table(container, stream, rows)
+
+
+def _ends_early(file, container, stream, end):
+    if "mp4" in container.format.name:
+        return max((entry.pos + entry.size for entry in stream.index_entries), default=0) > file.stat().st_size
+    if container.format.name == "avi":
+        declared = stream.frames / (stream.average_rate or math.inf)
+    else:  # Matroska has a tag for each of its streams
+        declared = sum(float(n) * 60**i for i, n in enumerate(stream.metadata.get("DURATION", "0").split(":")[::-1]))
+    return declared - end * stream.time_base > 1
+
+
+def _truncated(container, stream, rows):
+    shown = [pts for pts, _, discard in rows if pts is not None and not discard]
+    there = float((max(shown) - min(shown)) * stream.time_base) if shown else 0
+    of = f" of {container.duration / 1e6:.2f}" if container.duration else ""
+    return f"truncated: {there:.2f}{of} s are there"
+
+
+def _table(container, stream, rows):
+    name, codec = container.format.name, stream.codec_context.name
+    timed = name != "avi" and all(row[0] is not None for row in rows)  # AVI has no presentation times
+    pts = np.unique([row[0] for row in rows if not row[2]]) if timed else None
+    keys = np.unique([row[0] for row in rows if row[1] and timed and name != "mpegts"])
+    aspect = float(stream.sample_aspect_ratio or 1)
+    doubt = "pixels that are not square" if aspect != 1 else _doubt(name, codec, rows)
+    return Table(pts, keys, float(stream.time_base), codec == "h264", aspect, doubt)
+
+
+def _doubt(name, codec, rows):
+    """Why decord, which counts packets from a key frame on, may give other frames; empty where it is exact."""
+    pts = np.array([math.nan if row[0] is None else row[0] for row in rows])
+    before, after = np.maximum.accumulate(pts), np.minimum.accumulate(pts[::-1])[::-1]
+    if "mp4" not in name or codec not in ("h264", "hevc", "mpeg4"):
+        return f"{codec} in {name}"
+    if any(row[2] for row in rows):
+        return "an edit list leaves out frames"
+    if not all(before[i] == pts[i] == after[i] for i, row in enumerate(rows) if row[1]):
+        return "open groups of pictures"
+    return ""
+
+
+def _choose(seconds, ask):
+    inside = np.flatnonzero((seconds >= ask.start) & (seconds <= ask.end))
+    if not len(inside):
+        raise ValueError(f"no frame from {ask.start} to {ask.end} s: the video has 0 to {seconds[-1]:.2f} s")
+    if len(inside) < ask.frames:
+        note = f"only {len(inside)} of the {ask.frames} frames asked for are there"
+        return np.append(inside, inside[len(inside) - len(inside) % 2 :]), note
+    return inside[_spread(seconds[inside], ask.frames)], ""
+
+
+def _spread(seconds, count):
+    """Positions of the frames nearest to `count` even times, each once.
+
+    >>> _spread(np.array([0, 1, 2, 3, 4, 8]), 4).tolist()
+    [0, 3, 4, 5]
+    """
+    near = [np.abs(seconds - at).argmin() for at in np.linspace(seconds[0], seconds[-1], count)]
+    steps = np.arange(count)
+    return np.minimum(np.maximum.accumulate(near - steps) + steps, len(seconds) - count + steps)
+
+
+# ---- their pixels
+
+
+def _read(file, ask, key, table=None):
+    again, table = table is not None, table or _look(file)
+    if table.pts is None:
+        again, table = True, _listen(file, table)
+    seconds = (table.pts - table.pts[0]) * table.base
+    where, note = _choose(seconds, ask)
+    found = BACKENDS[ask.backend](file, table, set(where.tolist()))
+    images = {place: _shrink(image, turn, table.aspect, ask) for place, image, turn in found}
+    if missing := set(where.tolist()) - set(images):
+        if again or ask.backend != "pyav":
+            raise ValueError(f"damaged: frame {min(missing)} at {seconds[min(missing)]:.2f} s cannot be decoded")
+        return _read(file, ask, key, _listen(file, table))
+    fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else 0.0
+    duration = seconds[-1] + (1 / fps if fps else 0)
+    notes = "; ".join(filter(None, (table.note, note)))
+    frames = np.stack([images[place] for place in where])
+    return Clip(frames, seconds[where], where, float(fps), float(duration), ask.backend, key, notes)
+
+
+def _listen(file, table):
+    """The table of the frames that decoding gives, for files whose packets promise others."""
+    with _opened(file) as (container, stream):
+        pts = [frame.pts for frame in _frames(container, stream) if not frame.is_corrupt]
+    if not pts or None in pts or (np.diff(pts) <= 0).any():
+        raise ValueError("the times of the frames are missing or go backwards: convert the file to mp4")
+    lost = 0 if table.pts is None else len(table.pts) - len(pts)
+    note = f"{lost} of the {len(table.pts)} frames of the file cannot be decoded and are left out" if lost else ""
+    return table._replace(pts=np.array(pts), keys=np.array([]), skips=False, note=note)
+
+
+def _frames(container, stream, needed=None):
+    for packet in container.demux(stream):
+        if needed:
+            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
+        yield from packet.decode()
+
+
+def _by_pyav(file, table, where):
+    wanted = {int(table.pts[place]): place for place in sorted(where)}
+    with suppress(ValueError), _opened(file) as (container, stream):  # what stays missing is looked into by _listen
+        for key, group in _groups(table, wanted):
+            if key is not None:
+                container.seek(key, stream=stream)
+            for frame in _frames(container, stream, wanted if table.skips else None):
+                if frame.pts in group and not frame.is_corrupt:
+                    yield wanted[frame.pts], frame.to_ndarray(format="rgb24"), frame.rotation
+                if (frame.pts or 0) >= group[-1]:
+                    break
+
+
+def _groups(table, wanted):
+    """Wanted frames to be decoded in one go, and the key frame to seek first, if any: a seek costs a dozen frames."""
+    groups, last = [(None, [])], 0
+    for pts, place in wanted.items():
+        key = int(table.keys[max(0, np.searchsorted(table.keys, pts, "right") - 1)]) if len(table.keys) else -math.inf
+        if np.searchsorted(table.pts, key) - last > SEEK:
+            groups.append((key, []))
+        groups[-1][1].append(pts)
+        last = place
+    return [group for group in groups if group[1]]
+
+
+def _by_decord(file, table, where):
+    if table.doubt:
+        raise ValueError(f"decord may give wrong frames here ({table.doubt}): read it with backend='pyav'")
+    import decord
+
+    try:
+        reader = decord.VideoReader(str(file))
+        if len(reader) != len(table.pts):
+            raise ValueError(f"decord finds {len(reader)} frames where there are {len(table.pts)}")
+        for place in sorted(where):
+            yield place, reader.get_batch([place]).asnumpy()[0], 0  # decord turns it itself
+    except decord.DECORDError as error:
+        raise ValueError(f"decord: {str(error).splitlines()[0]}") from error
+
+
+def _by_torchcodec(file, table, where):
+    if not len(table.keys):
+        raise ValueError("torchcodec may give wrong frames here (no index to seek by): read it with backend='pyav'")
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(str(file), seek_mode="exact", dimension_order="NHWC")
+    for place in sorted(where):
+        found = decoder.get_frame_at(place)
+        if abs(found.pts_seconds - table.pts[place] * table.base) > 0.002:
+            raise ValueError(f"torchcodec gives the frame of {found.pts_seconds:.3f} s for frame {place}")
+        yield place, found.data.numpy(), 0  # and this turns it itself
+
+
+BACKENDS = {"pyav": _by_pyav, "decord": _by_decord, "torchcodec": _by_torchcodec}
+
+
+def _shrink(image, turn, aspect, ask):
+    from PIL import Image
+
+    quarters = round(turn / 90) % 4
+    height, width = image.shape[0], round(image.shape[1] * aspect)
+    sides = (width, height) if quarters % 2 else (height, width)
+    rows, columns = _fit(*sides, ask.max_pixels, ask.multiple)[:: -1 if quarters % 2 else 1]
+    small = Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC)  # antialiased, as the processors'
+    return np.rot90(np.asarray(small), quarters)
+
+
+def _fit(height, width, max_pixels, multiple):
+    """Height and width to the multiple and within max_pixels, aspect kept as far as both allow.
+
+    >>> _fit(1408, 1408, 84 * 84, 28), _fit(480, 640, 360 * 420, 28)
+    ((84, 84), (336, 448))
+    """
+    rows, columns = max(1, round(height / multiple)), max(1, round(width / multiple))
+    if rows * columns * multiple**2 > max_pixels:  # whole numbers: a float root can lose a whole row
+        most = max_pixels // multiple**2
+        rows = min(max(1, math.isqrt(max_pixels * height // width) // multiple), most)
+        columns = min(max(1, math.isqrt(max_pixels * width // height) // multiple), most)
+        rows, columns = min(rows, most // columns), min(columns, most // rows)
+    return rows * multiple, columns * multiple
+
+
+# ---- kept on disk: <key>.clip holds a line of JSON and the pixels, <name>.sum the content hash of a file
+
+
+def _recall(file, ask, time_limit):
+    folder = _folder()
+    settings = json.dumps([READER, _content(file, folder), *ask])
+    key = blake2b(settings.encode(), digest_size=16).hexdigest()
+    kept = folder and folder / f"{key}.clip"
+    clip = kept and _load(kept)
+    if clip:
+        return clip
+    clip = _read_apart(file, ask, key, time_limit) if time_limit else _read(file, ask, key)
+    try:
+        if kept:
+            _save(kept, _packed(clip))
+    except OSError as error:
+        warnings.warn(f"the clip is not kept: {error}", ClipWarning, stacklevel=3)
+    return (kept and _load(kept)) or clip
+
+
+def _folder():
+    name = os.environ.get("STLITE_CACHE") or str(Path.home() / ".cache" / "stlite")
+    return None if name == "off" else Path(name)
+
+
+def _content(file, folder):
+    stat = file.stat()
+    name = repr((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    memo = folder and folder / f"{blake2b(name.encode(), digest_size=16).hexdigest()}.sum"
+    if memo and memo.is_file() and len(known := memo.read_text()) == 64:
+        return known
+    with open(file, "rb") as stream:
+        digest = file_digest(stream, "sha256").hexdigest()
+    if memo:
+        with suppress(OSError):  # said by _recall, once
+            _save(memo, [digest.encode()])
+    return digest
+
+
+def _packed(clip):
+    head = {name: getattr(clip, name) for name in ("fps", "duration", "backend", "key", "note")}
+    head |= {"shape": clip.frames.shape, "seconds": clip.seconds.tolist(), "indices": clip.indices.tolist()}
+    return [json.dumps(head).encode() + b"\n", clip.frames.tobytes()]
+
+
+def _load(path):
+    try:
+        with open(path, "rb") as stream:
+            head = json.loads(stream.readline())
+            frames = np.memmap(stream, np.uint8, "c", stream.tell(), tuple(head.pop("shape")))
+            os.utime(path)  # what is used last is removed last
+        return Clip(np.asarray(frames), np.array(head.pop("seconds")), np.array(head.pop("indices")), **head)
+    except OSError:  # not there, or said by _recall when it cannot be kept
+        return None
+    except (ValueError, KeyError, TypeError):  # not a whole clip of ours
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _save(path, parts):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.writelines(parts)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _trim(path.parent, sum(map(len, parts)))
+
+
+_grown = math.inf  # bytes written by this process since it last looked how big the cache is
+
+
+def _trim(folder, size):
+    """Remove what was used longest ago, down to nine tenths of STLITE_CACHE_GB (20), each time a fiftieth is written."""
+    global _grown
+    limit = float(os.environ.get("STLITE_CACHE_GB", 20)) * 2**30
+    _grown += size
+    if _grown < limit / 50:
+        return
+    _grown, total = 0, 0
+    for _, size, file in sorted(_ours(folder), reverse=True):
+        total += size
+        if total > 0.9 * limit:
+            file.unlink(missing_ok=True)
+
+
+def _ours(folder):
+    for file in folder.glob("*.*") if folder else ():
+        if file.suffix in (".clip", ".sum", ".tmp"):
+            with suppress(FileNotFoundError):
+                stat = file.stat()
+                yield stat.st_mtime_ns, stat.st_size, file
+
+
+def cache_stats() -> dict:
+    """Folder, clips and bytes of the cache; STLITE_CACHE names the folder ("off": none), STLITE_CACHE_GB its bound."""
+    files = [(file.suffix == ".clip", size) for _, size, file in _ours(_folder())]
+    return {"folder": str(_folder()), "clips": sum(c for c, _ in files), "bytes": sum(size for _, size in files)}
+
+
+def clear_cache() -> dict:
+    """Remove every kept clip and say what was there."""
+    stats = cache_stats()
+    for _, _, file in _ours(_folder()):
+        file.unlink(missing_ok=True)
+    return stats
+
+
+# ---- untrusted files: a child process that can be stopped
+
+
+def _read_apart(file, ask, key, time_limit):
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        out = Path(folder, "clip")
+        order = json.dumps([str(file), ask, key, str(out)])
+        command = [sys.executable, "-c", "from stlite.video import _serve; _serve()"]
+        home = Path(__file__).parents[1]
+        try:
+            done = subprocess.run(command, input=order.encode(), capture_output=True, timeout=time_limit, cwd=home)
+        except subprocess.TimeoutExpired:
+            raise ValueError(f"not read within {time_limit} s: stopped") from None
+        clip = _load(out)
+        if clip is None:
+            raise ValueError(done.stdout.decode() or f"the reader died with exit status {done.returncode}")
+        return clip
+
+
+def _serve():
+    file, ask, key, out = json.load(sys.stdin)
+    try:
+        _save(Path(out), _packed(_read(Path(file), Ask(*ask), key)))
+    except FAULTS as error:
+        sys.stdout.write(str(error) or type(error).__name__)

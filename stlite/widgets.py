@@ -1,0 +1,438 @@
+"""Look at it: questions, frames, replies and rewards in one cell; chains, groups of rollouts, and a run in training.
+
+    >>> inspect_samples(samples, {"base": base, "ST-R1": st_r1}, videos="sample_data/videos")  # doctest: +SKIP
+
+Every view is a plain dictionary; inspector.js draws it alike in a notebook and in an exported page.
+"""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from stlite import chains, plots
+from stlite.report import escape
+from stlite.rewards import PRESETS
+from stlite.sample import Sample, SampleError, decode, read_lines, write_text
+from stlite.scoring import score
+from stlite.video import ClipError, read_clip
+
+HERE = Path(__file__).parent
+FACTS = ("id", "video", "task", "way", "part", "question", "answer")
+FILTERS = ("task", "way", "part", "outcome", "finding")
+MARKS = ("good", "wrong gold", "bad video")
+UNREAD = ("ambiguous", "unreadable", "absent", "truncated")
+SIZES = ((256, 85), (256, 60), (192, 50), (128, 40), (64, 30))  # longest side and JPEG quality, tried in this order
+TINY = {"frames": 16, "max_pixels": 84 * 84, "multiple": 28}  # the frames the tiny model sees
+LIMIT = 270_000  # bytes of pictures sent for one sample
+
+
+def jpegs(frames, limit: int = LIMIT) -> list[bytes]:
+    """Encode frames (T, H, W, 3) as JPEG, at most 256 pixels a side, small enough to stay under `limit` bytes in all."""
+    for size in SIZES:
+        made = [_jpeg(frame, *size) for frame in frames]
+        if sum(map(len, made)) <= limit:
+            break
+    return made
+
+
+def _jpeg(frame, side: int, quality: int) -> bytes:
+    from PIL import Image
+
+    image, file = Image.fromarray(frame), io.BytesIO()
+    image.thumbnail((side, side))
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def runs_of(records) -> dict[str, dict[str, dict]]:
+    """Sort records, or {name: records} of several runs, by run and sample id; every order of frames is a run."""
+    runs: dict[str, dict] = {}
+    for name, rows in (records if isinstance(records, Mapping) else {"run": records or ()}).items():
+        for row in rows:
+            order = row.get("order") or "forward"
+            run = runs.setdefault(name if order == "forward" else f"{name}, {order}", {})
+            if run.setdefault(row["id"], row) is not row:
+                raise ValueError(f"run {name!r}: expected one record a sample, found two for {row['id']!r}")
+    return runs
+
+
+def view_of(sample: Sample, records: Mapping[str, dict], clip_of: Callable, **more) -> dict:
+    """Describe a sample and its records by run as the front end draws them; an unreadable video is an error in it."""
+    view = {"kind": "sample", "findings": [], "notice": "", "error": "", "frames": [], "seconds": [], "indices": []}
+    view |= {name: getattr(sample, name) for name in FACTS} | more
+    view["options"] = [[x, text, x == sample.answer] for x, text in zip(sample.letters, sample.options)]
+    keys = ("reply", "answer", "reason", "value", "rewards", "explanation", "error")
+    view["runs"] = [{"name": name} | {key: _text(r.get(key)) for key in keys} for name, r in records.items()]
+    order, duration = next((r.get("order") for r in records.values()), None), 0.0
+    try:
+        clip = clip_of(sample.video, order or "forward")
+        duration, view["duration"], view["notice"] = clip.duration, clip.duration, getattr(clip, "note", "")
+        view |= {"frames": jpegs(clip.frames), "seconds": clip.seconds.tolist(), "indices": clip.indices.tolist()}
+    except (ClipError, SampleError, OSError) as error:
+        view["error"] = str(error)
+    return view | {"lanes": chains.lanes(sample, {run["name"]: run["reply"] or "" for run in view["runs"]}, duration)}
+
+
+def _text(value):
+    """Make text that UTF-8 can carry, lone surrogates written out."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def page(views: Sequence[Mapping], title: str) -> str:
+    """Write views as one HTML file that needs nothing else; its policy forbids every script but the inspector."""
+    data = json.dumps(views, default=lambda frame: base64.b64encode(frame).decode()).replace("<", "\\u003c")
+    code = (HERE / "inspector.js").read_text("utf-8").replace("export default { render };", "openPage();")
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    style = (HERE / "inspector.css").read_text("utf-8") + ":root{color-scheme:light dark}"
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{escape(title)}</title>'
+        f"<style>{style}</style></head><body><main></main><noscript>Scripts are off: nothing is drawn.</noscript>"
+        f'<script type="application/json" id="views">{data}</script><script type="module">{code}</script></body></html>'
+    )
+
+
+class Strip(anywidget.AnyWidget):
+    """The front end: draws `view`; `figure` makes the same picture without a browser, for GitHub and for print."""
+
+    _esm, _css = HERE / "inspector.js", HERE / "inspector.css"
+    view = traitlets.Dict().tag(sync=True)
+    said = traitlets.Dict().tag(sync=True)  # mark, note and message: small, so that a mark sends no frame again
+
+    def __init__(self, view: dict | None = None, figure: Callable | None = None):
+        super().__init__(view=view or {})
+        self.figure = figure
+
+    def __repr__(self) -> str:  # the inherited one would write out every frame
+        return f"Strip({self.view.get('kind', '')} {self.view.get('id', '')})"
+
+    def _repr_mimebundle_(self, **kwargs):
+        data, more = super()._repr_mimebundle_(**kwargs)
+        with suppress(ClipError, SampleError, OSError):  # the view says what is wrong with the video
+            drawn = self.figure()
+            data["image/png"] = base64.b64encode(plots.png(drawn, dpi=80)).decode()
+            drawn.clear()  # a figure is a cycle of references: twenty of them waiting for the collector are 20 MB
+        return data, more
+
+    def save(self, path) -> Path:
+        """Write the view as .html, .png or .svg."""
+        if Path(path).suffix == ".html":
+            return write_text(path, page([self.view], self.view.get("id", self.view["kind"])))
+        return plots.save(self.figure(), path)
+
+
+_OPEN: dict[str, list[tuple[int, ipywidgets.Widget]]] = {}  # by notebook cell: (execution, widget)
+
+
+def _keep(widget):
+    """Close what an earlier run of this notebook cell made: neither ipywidgets nor IPython's Out would let go of it."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if parent := getattr(shell, "get_parent", dict)():
+        cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code", "")
+        kept = _OPEN.setdefault(cell, [])
+        for old in [entry for entry in kept if entry[0] != shell.execution_count]:
+            kept.remove(old)
+            _close(old[1])
+        kept.append((shell.execution_count, widget))
+    return widget
+
+
+def _close(widget):
+    parts = [*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None)]
+    for part in (p for p in parts if isinstance(p, ipywidgets.Widget)):
+        _close(part)
+    widget.close()
+    widget.unobserve_all()
+    if isinstance(widget, Strip):
+        widget.view = {}
+
+
+def inspect_samples(
+    samples, records=None, videos=".", findings=(), annotations="annotations.jsonl", **size
+) -> "Inspector":
+    """Go through samples, frames, replies and marks; `records` are one run's, or {name: records} for several side by side.
+
+    `videos` is the root of the video files; `size` (frames, max_pixels, multiple) is the model's, else the tiny preset's.
+    `findings` come from the doctor. Marks go to the JSONL file `annotations`. The key ? lists the keys.
+    """
+    by_sample: dict[str, list[str]] = {}
+    for finding in findings:
+        for name in finding["ids"]:
+            by_sample.setdefault(name, []).append(finding["code"])
+    return _keep(Inspector(list(samples), runs_of(records), _reader(videos, size), by_sample, Path(annotations)))
+
+
+def _reader(videos, size: Mapping[str, int]) -> Callable:
+    def clip_of(video: str, order: str = "forward"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a clip lacks is shown beside its frames
+            return read_clip(video, root=videos, order=order, **(TINY | size))
+
+    return clip_of
+
+
+def read_annotations(path) -> dict[str, dict]:
+    """Read marks and notes by sample id; a bad line raises SampleError with file:line."""
+    found = {}
+    for where, line in read_lines(path) if Path(path).exists() else ():
+        row = decode(line, where)
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "mark", "note")):
+            raise SampleError(where, "annotation", "an object with the texts id, mark and note", row)
+        found[row["id"]] = row
+    return found
+
+
+def annotate(path, name: str, **change: str) -> dict[str, dict]:
+    """Change the mark or the note of a sample on disk, atomically; what others wrote meanwhile is kept."""
+    rows = read_annotations(path)
+    row = rows.get(name, {"id": name, "mark": "", "note": ""}) | change
+    rows[name] = row | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_text(path, "".join(json.dumps(r) + "\n" for r in rows.values() if r["mark"] or r["note"]))
+    return rows
+
+
+class Inspector(ipywidgets.VBox):
+    """Controls around one frame strip; `shown` are the samples that pass the filters."""
+
+    def __init__(self, samples: list[Sample], runs: dict, clip_of: Callable, findings: dict, annotations: Path):
+        super().__init__()
+        self.samples, self.runs, self.findings, self.clip_of = samples, runs, findings, clip_of
+        self.annotations, self.marks = annotations, read_annotations(annotations)
+        self.facts = {s.id: self._facts(s) for s in samples}
+        self.strip = Strip(figure=self.picture)
+        self.strip.on_msg(self._heard)
+        self.filters = {name: self._dropdown(name) for name in (*FILTERS, "mark")}
+        self.text = ipywidgets.Text(placeholder="text", continuous_update=False, layout={"width": "150px"})
+        for widget in (*self.filters.values(), self.text):
+            widget.observe(self._filter, "value")
+        self.format = ipywidgets.Dropdown(options=["csv", "jsonl", "html"], layout={"width": "80px"})
+        export = ipywidgets.Button(description="Export", layout={"width": "auto"})
+        export.on_click(self._export)
+        bar = [*self.filters.values(), self.text, export, self.format]
+        self.children = [ipywidgets.HBox(bar, layout={"flex_flow": "row wrap"}), self.strip]
+        self._filter()
+
+    def _dropdown(self, name: str) -> ipywidgets.Dropdown:
+        values = MARKS if name == "mark" else sorted(set().union(*(facts[name] for facts in self.facts.values())))
+        options = [(f"any {name}", ""), *((value, value) for value in values)]
+        return ipywidgets.Dropdown(options=options, tooltip=name, layout={"width": "130px"})
+
+    def _facts(self, s: Sample) -> dict[str, set[str]]:
+        """List what each filter may choose this sample by."""
+        records = self.records(s).values()
+        outcomes = {"unreadable" if r["reason"] in UNREAD else r["reason"] for r in records} or {"no reply"}
+        differ = len({r["answer"] if s.kind == "choice" else r["reason"] for r in records}) > 1
+        outcomes |= {"runs disagree"} if differ else set()
+        own = ({getattr(s, name)} - {""} for name in FILTERS[:3])
+        return dict(zip(FILTERS, (*own, outcomes, set(self.findings.get(s.id, ())))))
+
+    def _passes(self, s: Sample, name: str, value: str) -> bool:
+        return self._note(s)["mark"] == value if name == "mark" else value in self.facts[s.id][name]
+
+    def _note(self, s: Sample) -> dict[str, str]:
+        row = self.marks.get(s.id, {})
+        return {key: row.get(key, "") for key in ("mark", "note")}
+
+    def records(self, s: Sample) -> dict[str, dict]:
+        """Return the records of a sample by run."""
+        return {name: run[s.id] for name, run in self.runs.items() if s.id in run}
+
+    def _filter(self, change=None):
+        chosen = {name: widget.value for name, widget in self.filters.items() if widget.value}
+        text = self.text.value.casefold()
+        self.shown = [
+            s
+            for s in self.samples
+            if all(self._passes(s, name, value) for name, value in chosen.items())
+            and (not text or text in str(list(self._row(s).values())).casefold())
+        ]
+        self.show(0)
+
+    def show(self, at: int):
+        """Show one of the samples that pass the filters; its frames are read now, and no file stays open."""
+        self.at = at
+        with self.strip.hold_sync():
+            self.strip.view = self._view(at)
+            self._say("")
+
+    def _view(self, at: int) -> dict:
+        if not self.shown:
+            text = "No sample passes these filters." if self.samples else "There is no sample."
+            return {"kind": "empty", "text": text}
+        s, place = self.shown[at], {"at": at + 1, "of": len(self.shown), "total": len(self.samples)}
+        return view_of(s, self.records(s), self.clip_of, findings=self.findings.get(s.id, []), **place)
+
+    def _say(self, message: str):
+        self.strip.said = (self._note(self.shown[self.at]) if self.shown else {}) | {"message": message}
+
+    def picture(self):
+        """Draw the sample shown as a figure: its frames, and the thinking of the first run beside them."""
+        s = self.shown[self.at]
+        clip, replies = self.clip_of(s.video), [r.get("reply") or "" for r in self.records(s).values()]
+        return plots.chain(clip, s, replies[0]) if replies else plots.frame_strip(clip, s)
+
+    def _heard(self, strip, message: dict, buffers=None):
+        """Do what the reader did in the front end."""
+        if message["do"] in ("mark", "note") and self.shown:
+            self._mark(**{message["do"]: str(message["text"])})
+        elif message["do"] == "wrong":
+            wrong = [i for i, s in enumerate(self.shown) if self.facts[s.id]["outcome"] - {"right", "no reply"}]
+            self._go(next((i for i in wrong if i > self.at), wrong[0] if wrong else -1))
+        elif message["do"] == "move":
+            self._go(self.at + int(message["by"]))
+
+    def _go(self, to: int):
+        if 0 <= to < len(self.shown) and to != self.at:
+            self.show(to)
+        else:
+            self._say("there is none further this way")
+
+    def _mark(self, **change: str):
+        try:
+            self.marks = annotate(self.annotations, self.shown[self.at].id, **change)
+            self._say(f"saved in {self.annotations.name}")
+        except (OSError, SampleError) as error:
+            self._say(f"not saved: {error}")
+
+    def _export(self, button):
+        try:
+            path = self.save(self.annotations.with_name(f"inspected.{self.format.value}"))
+            self._say(f"{len(self.shown)} samples written to {path.name}")
+        except OSError as error:
+            self._say(f"not saved: {error}")
+
+    def save(self, path) -> Path:
+        """Write the samples that pass the filters, with replies and marks, as .csv, .jsonl or .html."""
+        kind, rows = Path(path).suffix, [self._row(s) for s in self.shown]
+        if kind == ".html":
+            views = [self._view(i) | self._note(s) for i, s in enumerate(self.shown)]
+            return write_text(path, page(views or [self._view(0)], "samples"))
+        if kind == ".csv":
+            return write_text(path, _csv(rows))
+        if kind != ".jsonl":
+            raise ValueError(f"path: expected .csv, .jsonl or .html, found {Path(path).name!r}")
+        return write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def _row(self, s: Sample) -> dict:
+        row = {name: getattr(s, name) for name in (*FACTS, "options")} | self._note(s)
+        for name, run in self.runs.items():
+            row |= {f"{name}: {k}": _text(run.get(s.id, {}).get(k, "")) for k in ("reply", "answer", "reason", "value")}
+        return row | {"findings": self.findings.get(s.id, [])}
+
+
+def _csv(rows: Sequence[Mapping]) -> str:
+    """Write rows as CSV; text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(rows[0] if rows else ["id"])
+    for row in rows:
+        texts = [v if isinstance(v, (str, float, int)) else json.dumps(v) for v in row.values()]
+        writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(tuple("=+-@\t\r")) else v for v in texts])
+    return file.getvalue()
+
+
+def show_chain(sample: Sample, reply: str, videos=".", **size) -> Strip:
+    """Show a reply's thinking beside the frames and the annotated paths, with what each reward pays for it."""
+    clip_of, found, paid = _reader(videos, size), score(sample, reply), rewards_of(sample, reply)
+    record = {name: getattr(found, name) for name in ("answer", "reason", "value", "explanation")}
+    record |= {"reply": reply, "rewards": paid}
+    view = view_of(sample, {"reply": record}, clip_of, alone=True, fixed=True)
+    return _keep(Strip(view, lambda: plots.chain(clip_of(sample.video), sample, reply, paid)))
+
+
+def rewards_of(sample: Sample, reply: str, preset: str = "st-r1-reverse") -> dict[str, float | None]:
+    """Return what each reward of a preset pays for a reply."""
+    names = ("task", "way", "kind", "options", "answer", "steps_forward", "steps_reverse")
+    columns = {name: [getattr(sample, name)] for name in names}
+    return {f.__name__.removesuffix("_reward"): f([reply], **columns)[0] for f in PRESETS[preset]}
+
+
+def show_group(rollouts: Sequence[Mapping], prompt: str = "") -> Strip:
+    """Show the rollouts of one prompt: rewards by function, advantages, and where each differs from the best.
+
+    A rollout is a row of TRL's completions, or {"reply": text, "rewards": {name: value}, "advantage": value}.
+    """
+    return _keep(Strip(group_view(rollouts, prompt), lambda: plots.group(rollouts)))
+
+
+def group_view(rollouts: Sequence[Mapping], prompt: str = "") -> dict:
+    """Describe a group as the front end draws it."""
+    rows, prompt = chains.group(rollouts), prompt or next((str(r["prompt"]) for r in rollouts if "prompt" in r), "")
+    names = list(dict.fromkeys(name for row in rows for name in row["rewards"]))
+    note = "" if len({row["total"] for row in rows}) > 1 else "; all earn the same, so the group teaches nothing"
+    return {"kind": "group", "prompt": prompt, "names": names, "rows": rows, "caption": f"{len(rows)} rollouts{note}"}
+
+
+class TrainingView:
+    """The curves and the latest group of a run folder; given to `grpo` or `sft` as a callback, it follows the training.
+
+    Made again later, it draws the same picture from disk.
+    """
+
+    def __init__(self, folder, every: float = 5.0):
+        self.folder, self.every, self.drawn, self.log = Path(folder), every, 0.0, read_log(folder)
+        self.strip = _keep(Strip(figure=lambda: plots.curves(self.log)))
+        self.draw()
+
+    def on_log(self, args, state, control, **kwargs):
+        """Take the trainer's log; the picture follows at most every few seconds."""
+        self.log = list(state.log_history)
+        if time.monotonic() - self.drawn > self.every:
+            self.draw()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Draw the whole log."""
+        self.draw()
+
+    def __getattr__(self, name: str):
+        if name.startswith("on_"):  # the other events of a transformers TrainerCallback, which needs torch
+            return lambda *args, **kwargs: None
+        raise AttributeError(name)
+
+    def draw(self):
+        """Draw what is known now."""
+        started, rollouts = time.monotonic(), read_rollouts(self.folder)
+        curves = plots.png(plots.curves(self.log), 90)
+        view = {"kind": "training", "caption": f"training, {len(self.log)} entries", "frames": [curves]}
+        self.strip.view = view | ({"group": group_view(rollouts)} if rollouts else {})
+        self.drawn = time.monotonic()
+        self.every = max(self.every, 20 * (self.drawn - started))  # at most a twentieth of the training's time
+
+    def _repr_mimebundle_(self, **kwargs):
+        return self.strip._repr_mimebundle_(**kwargs)
+
+
+def read_log(folder) -> list[dict]:
+    """Read the log of a run: log.json once it has ended, else its newest checkpoint's; an empty list without either."""
+    if (path := Path(folder) / "log.json").exists():
+        return json.loads(path.read_text("utf-8"))
+    states = [json.loads(path.read_text("utf-8")) for path in Path(folder).rglob("trainer_state.json")]
+    return max(states, key=lambda state: state["global_step"], default={"log_history": []})["log_history"]
+
+
+def read_rollouts(folder, step: int | None = None) -> list[dict]:
+    """Read one group of rollouts, the latest or the last of a step, from the completions of a run folder."""
+    files = sorted(Path(folder, "completions").glob(f"completions_{'*' if step is None else f'{step:05d}'}.parquet"))
+    if not files:
+        return []
+    import pandas
+
+    rows = pandas.read_parquet(files[-1]).to_dict("records")
+    sizes = [len(list(same)) for _, same in groupby(rows, key=lambda row: row.get("id", row["prompt"]))]
+    return rows[-min(sizes) :]  # a question may be drawn twice, one time after the other

@@ -1,0 +1,108 @@
+"""Splits: no recording on both sides, whatever the data looks like; the same seed gives the same split."""
+
+import random
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stlite import egost, splits
+from stlite.sample import Sample
+from stlite.splits import SIZES, OverlapError, by_recording, check_overlap, kfold, ladder, leave_part_out, take
+
+DATA = Path(__file__).parents[1] / "sample_data"
+
+
+def some(counts, group=True) -> list[Sample]:
+    """Samples of as many recordings as there are counts."""
+    return [
+        Sample(
+            f"{r}/{i}", f"r{r}.mp4", "route", "forward", "How?", "So.", part=f"part{r % 4 + 1}", group=f"g{r}" * group
+        )
+        for r, count in enumerate(counts)
+        for i in range(count)
+    ]
+
+
+counts_ = st.lists(st.integers(1, 12), min_size=2, max_size=25)
+
+
+@settings(max_examples=200, deadline=None)
+@given(counts_, st.floats(0.01, 0.99), st.integers(0, 9), st.booleans())
+def test_by_recording_is_a_partition_that_does_not_leak(counts, share, seed, group):
+    samples = some(counts, group)
+    train, test = by_recording(samples, share, seed)
+    assert Counter(train + test) == Counter(samples) and train and test
+    check_overlap(train, test)
+    assert len(test) >= share * len(samples) or len({take(s) for s in train}) == 1
+    assert len(test) < share * len(samples) + max(counts)
+    random.Random(seed).shuffle(samples)
+    again = by_recording(samples, share, seed)
+    assert [set(side) for side in again] == [set(train), set(test)]  # the order of the rows does not matter
+
+
+@settings(max_examples=200, deadline=None)
+@given(counts_, st.integers(2, 6), st.integers(0, 9))
+def test_each_sample_is_tested_once_and_folds_are_of_like_size(counts, k, seed):
+    samples, k = some(counts), min(k, len(counts))
+    folds = kfold(samples, k, seed)
+    assert len(folds) == k and Counter(s for _, test in folds for s in test) == Counter(samples)
+    for train, test in folds:
+        assert Counter(train + test) == Counter(samples) and test
+        check_overlap(train, test)
+    sizes = [len(test) for _, test in folds]
+    assert max(sizes) - min(sizes) <= max(counts)
+
+
+def test_the_ladder_is_nested_and_of_the_sizes_of_the_paper():
+    samples = egost.read_rows(DATA / "train" / "total_test_mcq_630.jsonl")
+    rungs = ladder(samples)
+    assert tuple(rungs) == SIZES and [len(r) for r in rungs.values()] == list(SIZES)
+    for small, large in pairwise(SIZES):
+        assert {s.id for s in rungs[small]} < {s.id for s in rungs[large]}
+    assert rungs != ladder(samples, seed=1) and rungs == ladder(samples[::-1])
+    with pytest.raises(ValueError, match="at most the 630 samples there are, found 631"):
+        ladder(samples, [1, 631])
+
+
+def test_leave_part_out():
+    samples = some([3] * 8)
+    train, test = leave_part_out(samples, "part1", "part2")
+    assert {s.part for s in train} == {"part3", "part4"} and {s.part for s in test} == {"part1", "part2"}
+    for parts in (("part5",), ()):
+        with pytest.raises(ValueError, match=r"expected some of \['part1'.*found "):
+            leave_part_out(samples, *parts)
+
+
+def test_clips_of_one_take_are_one_recording():
+    name = "AriaEverydayActivities_1.0.0_loc2_script3_seq4_rec{}_preview_rgb.mp4"
+    a, b = (Sample(str(i), name.format(i), "route", "forward", "How?", "So.") for i in (1, 2))
+    assert take(a) == take(b)
+    with pytest.raises(OverlapError, match=r"found 1: AriaEverydayActivities_1\.0\.0_loc2_script3_seq4"):
+        check_overlap([a], [b])
+
+
+def test_one_file_on_both_sides_is_an_overlap_even_under_other_groups():
+    a = Sample("a", "x/w.mp4#t=0,5", "route", "forward", "How?", "So.", group="one")
+    b = Sample("b", "x/w.mp4#t=9,12", "route", "forward", "How?", "So.", group="two")
+    with pytest.raises(OverlapError, match=r"no video on both sides, found 1: x/w\.mp4"):
+        check_overlap([a], [b])
+
+
+def test_the_shipped_training_rows_and_benchmark_share_no_recording():
+    train = egost.read_rows(DATA / "train" / "total_test_mcq_630.jsonl")
+    assert check_overlap(train, egost.read_benchmark(DATA / "benchmark")) is None
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
+def test_a_split_that_cannot_be_made_is_refused(share):
+    with pytest.raises(ValueError, match="expected a share between 0 and 1 and two recordings"):
+        by_recording(some([2, 2]), share)
+    with pytest.raises(ValueError, match=r"two recordings, found 0\.2 and 1"):
+        by_recording(some([5]))
+    with pytest.raises(ValueError, match="expected 2 to 2, the number of recordings, found 3"):
+        kfold(some([2, 2]), 3)
+    assert splits.by_recording(some([1, 1]))

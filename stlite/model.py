@@ -24,6 +24,7 @@ if torch.cuda.is_available() and util.find_spec("unsloth"):
 
 from stlite import prompts
 from stlite.sample import Sample, SampleError
+from stlite.tower import remember
 from stlite.video import Clip, ClipError, read_clip
 
 TINY = Path(__file__).resolve().parent.parent / "sample_data" / "tiny"
@@ -77,6 +78,7 @@ def load(preset: str, four_bit: bool = True, backend: str = "auto", adapter: str
         backend = "unsloth" if torch.cuda.is_available() else "transformers"
     model, processor = (_load_unsloth if backend == "unsloth" else _load_transformers)(chosen["source"], four_bit)
     processor.tokenizer.padding_side = "left"
+    remember(model)
     reading = {k: chosen[k] for k in ("frames", "max_pixels", "multiple")}
     attach(processor, partial(read_clip, **reading))
     if adapter is not None:

@@ -10,8 +10,11 @@ trainer here shows the same pixels to every log-prob pass, and `check_parity` pr
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +29,7 @@ from stlite.model import add_lora, encode, looking, suppressed  # before trl: on
 # isort: split
 import trl
 from datasets import Dataset
+from safetensors import SafetensorError, safe_open
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from stlite.rewards import PRESETS as REWARDS
@@ -121,20 +125,32 @@ def sft(
 
 
 class VideoGRPOTrainer(trl.GRPOTrainer):
-    """TRL's GRPO trainer, with the video of each prompt shown to every log-prob pass."""
+    """TRL's GRPO trainer, with the video of each prompt shown to every log-prob pass, and each prompt read once for its G copies.
+
+    Copies share the processor's work, the pass that begins their replies, and the prompt's part of the log-prob passes, whose
+    gradient flows through the shared cache; gradient checkpointing keeps no cache, and there the prompt is read for every copy.
+    """
 
     def __init__(self, model, **kwargs):
-        self.clips: list[dict] = []  # the video tensors of this generation's prompts
-        self.shown: torch.Tensor | None = None  # which clip each row of the next forward passes shows
+        self.clips: list[dict] = []  # the video tensors of this generation's prompts, copies being the same tensors
+        self.copies: list[int] = []  # of which different prompt each of them is a copy
+        self.shown: torch.Tensor | None = None  # which prompt each row of the next forward passes is about
         super().__init__(model=model, **kwargs)
         self.video_token = self.processing_class.tokenizer.convert_tokens_to_ids("<|video_pad|>")
-        self.accelerator.unwrap_model(self.model).register_forward_pre_hook(self._show, with_kwargs=True)
+        core = self.accelerator.unwrap_model(self.model).get_base_model()
+        core.forward = self._showing_clips(core, core.forward)
 
     def _tokenize_prompts(self, asked):
-        ids, images, fields = super()._tokenize_prompts(asked)
-        self.clips = split_clips(fields, len(ids))
-        self.shown = torch.arange(len(ids))
-        return ids, images, fields
+        """Run the processor on each different prompt once; its copies share what comes out."""
+        texts = [json.dumps(prompt) for prompt in asked]
+        places = {text: texts.index(text) for text in texts}
+        self.copies = [list(places).index(text) for text in texts]
+        ids, images, fields = super()._tokenize_prompts([asked[i] for i in places.values()])
+        clips = split_clips(fields, len(ids))
+        self.clips, self.shown = [clips[i] for i in self.copies], torch.arange(len(asked))
+        kinds = fields.get("mm_token_type_ids")
+        kinds = {} if kinds is None else {"mm_token_type_ids": [kinds[i] for i in self.copies]}
+        return [ids[i] for i in self.copies], images, {**join_clips(self.clips), **kinds}
 
     def _generate_and_score_completions(self, inputs):
         try:
@@ -163,22 +179,74 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
 
     @contextmanager
     def showing(self, which: torch.Tensor):
-        """Show the given clips, one a row, to the forward passes of a `with` block."""
+        """Show the clips of the given prompts, one a row, to the forward passes of a `with` block."""
         before, self.shown = self.shown, which
         try:
             yield
         finally:
             self.shown = before
 
-    def _show(self, module, args, kwargs):
-        ids = kwargs.get("input_ids")
-        if self.shown is None or ids is None or "pixel_values_videos" in kwargs or kwargs.get("past_key_values"):
-            return None
-        if not (ids == self.video_token).any():
-            return None
-        fields = join_clips([self.clips[i] for i in self.shown.tolist()])
-        kinds = (ids == self.video_token).int() * 2
-        return args, {**kwargs, **{k: v.to(ids.device) for k, v in fields.items()}, "mm_token_type_ids": kinds}
+    def _showing_clips(self, model, plain):
+        """Wrap a model's forward pass: it sees the clips of the rows shown, and reads equal prompts once."""
+
+        @wraps(plain)
+        def forward(*args, **kwargs):
+            cache = kwargs.get("past_key_values")
+            if self.shown is None or (cache is not None and cache.get_seq_length()):
+                return plain(*args, **kwargs)
+            copies = [self.copies[i] for i in self.shown.tolist()]
+            firsts = list(dict.fromkeys(copies))
+            first, copies = [copies.index(i) for i in firsts], torch.tensor([firsts.index(i) for i in copies])
+            if cache is not None:
+                return self._begin(plain, kwargs, first, copies)
+            kwargs |= {"mm_token_type_ids": (kwargs["input_ids"] == self.video_token).int() * 2}
+            if len(first) == len(copies) or (model.is_gradient_checkpointing and model.training):
+                return plain(**kwargs, **self._video(range(len(copies))))
+            return self._read_once(model, plain, kwargs, first, copies)
+
+        return forward
+
+    def _video(self, rows_) -> dict:
+        """Join the video tensors of some of the rows shown."""
+        fields = join_clips([self.clips[self.shown[i]] for i in rows_])
+        return {k: v.to(self.accelerator.device) for k, v in fields.items()}
+
+    def _begin(self, plain, kwargs, first, copies):
+        """Begin replies with one pass over each different prompt; its cache is copied to all of its rows."""
+        alone = {k: kwargs[k][first] for k in ("input_ids", "attention_mask", "mm_token_type_ids") if k in kwargs}
+        alone |= self._video(first) | {"position_ids": kwargs["position_ids"][:, first]}
+        out = plain(**{**kwargs, **alone})
+        kwargs["past_key_values"].batch_select_indices(copies.to(out.logits.device))
+        out.logits = out.logits[copies]
+        return out
+
+    def _read_once(self, model, plain, kwargs, first, copies):
+        """Run equal prompts once and all completions on their cache: logits (B,keep,V) as of whole rows, gradients too."""
+        names = ("input_ids", "attention_mask", "mm_token_type_ids")
+        ids, mask, kinds = (kwargs[k] for k in names)
+        start, copies = ids.shape[1] - kwargs["logits_to_keep"] + 1, copies.to(ids.device)
+        video = self._video(range(len(ids)))
+        place, _ = model.model.get_rope_index(
+            ids,
+            attention_mask=mask,
+            mm_token_type_ids=kinds,
+            **{k: v for k, v in video.items() if k != "pixel_values_videos"},
+        )
+        prompt = dict(zip(names, (ids[first, :start], mask[first, :start], kinds[first, :start])))
+        begun = plain(
+            **prompt, **self._video(first), position_ids=place[:, first, :start], use_cache=True, logits_to_keep=1
+        )
+        cache = begun.past_key_values
+        cache.batch_select_indices(copies)
+        out = plain(
+            input_ids=ids[:, start:],
+            attention_mask=mask,
+            position_ids=place[:, :, start:],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        out.logits = torch.cat([begun.logits[copies], out.logits], 1)
+        return out
 
 
 def grpo_trainer() -> type:
@@ -314,7 +382,8 @@ def check_parity(trainer: VideoGRPOTrainer, prompts_: int = 2) -> dict:
     """
     model, was = trainer.model, trainer.model.training
     model.eval()
-    asked = [trainer.train_dataset[i]["prompt"] for i in range(min(prompts_, len(trainer.train_dataset)))]
+    count = min(prompts_, len(trainer.train_dataset))
+    asked = [trainer.train_dataset[i]["prompt"] for i in range(count) for _ in range(2)]  # two rollouts of each
     batch = _rollouts(trainer, asked)
     ids, mask, keep = batch["ids"], batch["mask"], batch["keep"]
     if isinstance(trainer, VideoGRPOTrainer):
@@ -456,7 +525,7 @@ def _arguments(out, chosen: dict, seed: int) -> dict:
     return {
         "output_dir": str(Path(out) / "checkpoints"), "report_to": "none", "seed": seed, "data_seed": seed,
         "use_cpu": cpu, "bf16": not cpu and torch.cuda.is_bf16_supported(), "logging_steps": 1, "save_total_limit": 2,
-        "save_strategy": "no", "dataloader_pin_memory": not cpu, "gradient_checkpointing": not cpu, **chosen,
+        "save_strategy": "steps", "save_steps": 0.1, "dataloader_pin_memory": not cpu, "gradient_checkpointing": not cpu, **chosen,
     }  # fmt: skip
 
 
@@ -469,32 +538,97 @@ def _float32_adapter(model) -> None:
 
 
 def _train(trainer, out, resume: bool) -> None:
-    """Train, from the last good checkpoint if there is one; interrupting (the notebook's stop button) saves one."""
+    """Train, from the last whole checkpoint if there is one; interrupting (the notebook's stop button) saves one.
+
+    Raises ValueError where the checkpoints are those of other settings or samples.
+    """
+    folder, keeper = Path(out) / "checkpoints", Keeper(trainer)
+    trainer.add_callback(keeper)
+    with trainer.accelerator.main_process_first():
+        if trainer.args.should_save and not resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        found = _checkpoint(out)
+        _same_settings(folder / "settings.json", trainer, found)
     try:
-        trainer.train(resume_from_checkpoint=_checkpoint(out) if resume else None)
+        trainer.train(resume_from_checkpoint=found)
     except KeyboardInterrupt:
-        if trainer.state.global_step:
+        if keeper.whole and trainer.state.global_step:
+            trainer._load_rng_state(keeper.random.name)
             trainer._save_checkpoint(trainer.model, trial=None)
         raise
+
+
+def _same_settings(path: Path, trainer, found: str | None) -> None:
+    """Note what decides a run's course beside its checkpoints; refuse to go on from those of another."""
+    ours = {k: getattr(trainer.args, k, None) for k in sorted({*SFT, *GRPO, "max_steps", "seed"})}
+    ours |= {
+        "recipe": getattr(trainer.data_collator, "recipe", None),
+        "ids": [row_id(r) for r in trainer.train_dataset],
+    }
+    ours |= {"rewards": [f.__name__ for f in getattr(trainer, "reward_funcs", [])]}
+    ours = json.loads(json.dumps(ours, default=str))
+    if found and path.exists() and (before := json.loads(path.read_text())) != ours:
+        said = [k for k in ours if ours[k] != before.get(k)]
+        raise ValueError(f"{path.parent}: begun with other {', '.join(said)}; use another folder, or resume=False")
+    if trainer.args.should_save:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(ours))
+
+
+class Keeper(TrainerCallback):
+    """Let checkpoints be saved between whole steps alone, and keep the random state of the last such place.
+
+    A GRPO trainer resumes by generating: with several optimizer steps to a generation, it saves after the last of them.
+    """
+
+    def __init__(self, trainer):
+        self.trainer, self.whole, self.asked = trainer, False, False
+        self.random = tempfile.TemporaryDirectory()
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        """From here to the step's end the weights belong to no step."""
+        self.whole = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Put a save off to the end of the generation, and note the random state."""
+        uses = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
+        self.whole = getattr(self.trainer, "_step", 0) % uses == 0
+        self.asked |= control.should_save
+        control.should_save = self.asked and self.whole
+        if self.whole:
+            self.asked = False
+            self.trainer._save_rng_state(self.random.name)
 
 
 def _checkpoint(out) -> str | None:
     """Return the newest whole checkpoint; half-written ones are passed over."""
     found = sorted((Path(out) / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    for folder in reversed(found):
-        try:
-            json.loads((folder / "trainer_state.json").read_text())
-            return str(folder)
-        except (OSError, ValueError):
-            continue
-    return None
+    return next((str(folder) for folder in reversed(found) if _whole(folder)), None)
+
+
+def _whole(folder: Path) -> bool:
+    """Say whether adapter, optimizer, random and trainer state are there, and every file of them to its end."""
+    parts = "adapter_model.safetensors", "rng_state*.pth", "trainer_state.json", "processor_config.json"
+    optimizer = [*folder.glob("optimizer*"), *folder.glob("global_step*")]  # the second is DeepSpeed's
+    try:
+        for path in folder.rglob("*.json"):
+            json.loads(path.read_text())
+        for path in folder.rglob("*.safetensors"):
+            safe_open(path, "pt")
+        for path in [*folder.rglob("*.pt"), *folder.rglob("*.pth"), *folder.rglob("*.bin")]:
+            zipfile.ZipFile(path).close()  # its directory comes last
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
+        return False
+    return bool(optimizer) and all(any(folder.glob(part)) for part in parts)
 
 
 def _finish(trainer, processor, out, settings: dict):
     """Save adapter, processor, log and settings together; return the model in evaluation mode."""
     out = Path(out)
-    trainer.model.save_pretrained(out / "adapter", safe_serialization=True)
-    processor.save_pretrained(out / "adapter")
-    write_text(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
-    write_text(out / "train.json", json.dumps(settings, indent=1, default=str))
+    trainer.save_model(str(out / "adapter"))  # gathers what is spread over cards; the processor goes with it
+    if trainer.args.should_save:
+        (out / "adapter" / "training_args.bin").unlink()  # a pickle that nobody needs
+        write_text(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
+        write_text(out / "train.json", json.dumps(settings, indent=1, default=str))
+        shutil.rmtree(out / "checkpoints")  # a run that is done begins anew when asked for again
     return trainer.model.eval()

@@ -97,21 +97,55 @@ def test_parity_holds_and_the_pixels_matter(trainer):
     assert found["blind"] > 1000 * found["max"]
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "qwen2.5", "qwen3"])
-def test_parity_holds_on_the_other_architectures(kind, training, videos, tmp_path):
-    """Random weights; Qwen2.5-VL needs its clock in every pass, Qwen3-VL its timestamps."""
-    model, processor = load(str(architecture(kind, tmp_path)), four_bit=False)
+@pytest.fixture(scope="module", params=["qwen2", "qwen2.5", "qwen3"])
+def other(request, training, videos, tmp_path_factory):
+    """Build a GRPO trainer for a model of random weights; Qwen2.5-VL needs its clock, Qwen3-VL its timestamps."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model, processor = load(str(architecture(request.param, folder)), four_bit=False)
     settings = train.GRPO | GROUP | {"max_completion_length": 8}
     with looking(processor, videos):
-        other = train.make_trainer(model, processor, training[:4], tmp_path, PRESETS["st-r1"], settings=settings)
-        found = train.check_parity(other)
+        yield train.make_trainer(model, processor, training[:4], folder, PRESETS["st-r1"], settings=settings)
+
+
+def test_parity_holds_on_the_other_architectures(other):
+    found = train.check_parity(other)
     assert found["max"] <= 1e-4
     assert found["blind"] > 100 * found["max"]
 
 
+def test_a_prompt_read_once_for_its_copies_gives_the_same_replies_log_probs_and_gradients(other):
+    asked = [other.train_dataset[i]["prompt"] for i in (0, 1, 0, 0)]
+    batch, found, tokens = train._rollouts(other, asked), [], []
+    core = other.model.get_base_model()
+    counter = core.model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: tokens.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    for alike in (True, False):
+        tokens.clear()
+        torch.manual_seed(0)
+        ids, _, fields = other._tokenize_prompts(asked)
+        if not alike:
+            other.copies = [0, 1, 2, 3]
+        replies, _ = other._generate_single_turn(ids, None, fields, 1)
+        with other.showing(torch.arange(4)):
+            logps = other._get_per_token_logps_and_entropies(other.model, batch["ids"], batch["mask"], batch["keep"])[0]
+        other.model.zero_grad()
+        (logps * torch.arange(1, 5)[:, None]).sum().backward()
+        grads = torch.cat([p.grad.flatten() for p in other.model.parameters() if p.grad is not None])
+        found.append((replies, logps.detach(), grads.clone(), sum(tokens)))
+    counter.remove()
+    other.model.zero_grad()
+    (replies, logps, grads, few), (replies_2, logps_2, grads_2, many) = found
+    assert replies == replies_2
+    assert torch.allclose(logps, logps_2, atol=1e-5) and grads.abs().max() > 0
+    assert (grads - grads_2).abs().max() <= 1e-5 * grads_2.abs().max()
+    assert few < 0.7 * many  # two prompts of four are read
+
+
 def test_parity_stops_a_trainer_that_forgets_the_video(trainer, monkeypatch):
-    """Stock TRL shows no video to its log-prob passes: with our hook taken out, the gate must close."""
-    monkeypatch.setattr(trainer, "video_token", -1)
+    """Stock TRL shows no video to its log-prob passes: with our forward pass taken out, the gate must close."""
+    core = trainer.model.get_base_model()
+    monkeypatch.setattr(core, "forward", core.forward.__wrapped__)
     with pytest.raises(RuntimeError, match=r"parity.*pixels do not reach"):
         train.check_parity(trainer)
 

@@ -50,7 +50,7 @@ SFT = {
     "gradient_accumulation_steps": 1,
 }
 GRPO = {
-    "max_steps": 40, "learning_rate": 1e-4, "num_generations": 8, "per_device_train_batch_size": 32,
+    "max_steps": 80, "learning_rate": 1e-4, "num_generations": 8, "per_device_train_batch_size": 32,
     "gradient_accumulation_steps": 1, "max_completion_length": 64,
 }  # fmt: skip
 COUNT = {"dev": 32, "final": 96}  # walks, the parts in turn

@@ -21,16 +21,14 @@ CLAIMS = {
 }
 
 
-def arrow_of_time(
-    samples, generate: Generate, out, records: Records = (), orders=("forward", *CLAIMS), **options
-) -> dict:
+def arrow_of_time(samples, generate: Generate, out, records: Records = (), **options) -> dict:
     """Ask with the frames in order, blank, one alone, shuffled and reversed; a report that opens with the verdict.
 
     Runs go to folders under `out`, `options` to `evaluate`; `records`, those in order, are used again where given.
     """
     samples = _choices(samples)
     runs = {"forward": _those(records, samples)} if records else {}
-    for order in [o for o in orders if o not in runs]:
+    for order in CLAIMS if runs else ("forward", *CLAIMS):
         runs[order] = evaluate(samples, generate, Path(out) / order, order=order, **options)
     return _audit("Arrow of time", runs, verdict(runs))
 
@@ -43,15 +41,11 @@ def direct_answer(samples, direct: Generate, out, records: Records, **options) -
 
 
 def frames(samples, make: Callable[[int], Generate], out, counts=(2, 4, 8, 16), settings=None, **options) -> dict:
-    """Ask with other numbers of frames; `make(count)` gives the function that generates with so many.
-
-    It is called just before it is used, so it may set the model's reader: `model.attach(processor, partial(read_clip,
-    frames=count))`.
-    """
+    """Ask with other numbers of frames; `make(count)`, called just before its use, gives the function that generates."""
     samples, runs = _choices(samples), {}
     for n in counts:
-        here = {"settings": (settings or {}) | {"frames": n}, **options}
-        runs[f"{n} frames"] = evaluate(samples, make(n), Path(out) / f"frames-{n}", **here)
+        options["settings"] = (settings or {}) | {"frames": n}
+        runs[f"{n} frames"] = evaluate(samples, make(n), Path(out) / f"frames-{n}", **options)
     return _audit("Number of frames", runs, f"From {counts[0]} to {counts[-1]} frames the model {{effect}}.")
 
 
@@ -71,39 +65,29 @@ def option_rotation(samples, generate: Generate, out, records: Records, **option
     """Ask each question with its options in every rotation: does the model choose a text, or a letter?"""
     samples = _choices(samples)
     turns = [(s, by) for s in samples for by in range(1, len(s.options))]
-    rotated = evaluate([rotate(s, by) for s, by in turns], generate, out, **options)
-    chosen = {r["id"]: {_place(r, 0)} for r in _those(records, samples)}
-    for (sample, by), r in zip(turns, rotated):
-        chosen[sample.id].add(_place(r, by))
-    same = [
-        r | {"value": float(len(chosen[r["id"]]) == 1 and chosen[r["id"]] != {None})} for r in _those(records, samples)
-    ]
+    base = _those(records, samples)
+    asked = [*base, *evaluate([rotate(s, by) for s, by in turns], generate, out, **options)]
+    chosen = {s.id: set() for s in samples}  # where the option chosen stood before the options moved on
+    for (sample, by), r in zip([*((s, 0) for s in samples), *turns], asked):
+        chosen[sample.id].add((LETTERS.index(r["answer"]) - by) % len(r["options"]) if r["answer"] else None)
+    same = [r | {"value": float(len(chosen[r["id"]]) == 1 and None not in chosen[r["id"]])} for r in base]
     share, low, high = (100 * table(same)[-1][k] for k in ("accuracy", "low", "high"))
     note = f"{share:.1f} % [{low:.1f}, {high:.1f}] of the questions (mean of tasks) get one option in every rotation."
-    letters = _letters([*_those(records, samples), *rotated])
-    return {"title": "Option rotation", "notes": [note], "tables": {"By letter": letters}}
-
-
-def _place(record: dict, by: int) -> int | None:
-    """Find where the option a record chose stood before its options moved on by `by` places."""
-    return (LETTERS.index(record["answer"]) - by) % len(record["options"]) if record["answer"] else None
+    return {"title": "Option rotation", "notes": [note], "tables": {"By letter": _letters(asked)}}
 
 
 def _letters(records: Records) -> list[dict]:
     chosen, gold = (Counter(r[name] for r in records) for name in ("answer", "gold"))
     right, n = Counter(r["gold"] for r in records if r["value"]), len(records)
-    return [
-        {"letter": x, "gold": gold[x] / n, "chosen": chosen[x] / n, "accuracy": right[x] / gold[x]}
-        for x in sorted(gold)
-    ]
+    names = ("letter", "gold", "chosen", "accuracy")
+    return [dict(zip(names, (x, gold[x] / n, chosen[x] / n, right[x] / gold[x]))) for x in sorted(gold)]
 
 
 def verdict(runs: Mapping[str, Records]) -> str:
     """Say in plain words what runs with the frames in several orders show: does the model look, does it use order?"""
     rows = {row["run"]: row for row in beside(runs)}
-    first = rows.pop("forward")
-    shares = {k: f"{100 * first[k]:.1f}" for k in ("accuracy", "low", "high", "chance")}
-    said = "The model answers {accuracy} % [{low}, {high}] right, chance {chance} %.".format(**shares)
+    shares = {k: 100 * rows["forward"][k] for k in ("accuracy", "low", "high", "chance")}
+    said = "The model answers {accuracy:.1f} % [{low:.1f}, {high:.1f}] right, chance {chance:.1f} %.".format(**shares)
     for name, (changed, claim) in CLAIMS.items():
         if row := rows.get(name):
             said += f" With {changed} it {_effect(row)}: {'it' if row['to'] < 0 else 'nothing shows that it'} {claim}."

@@ -56,45 +56,42 @@ def moments(sample: Sample, way: str, duration: float) -> list[float | None]:
 def lanes(sample: Sample, replies: Mapping[str, str], duration: float) -> list[dict]:
     """List the annotated paths, then the path each reply thinks of: name, way, thought, cells of state, text, second."""
     paths = {"forward": sample.steps_forward, "reverse": sample.steps_reverse}
-    times = {way: moments(sample, way, duration) for way in WAYS}
-    found = [(f"{w} path", w, False, [("", s, j) for j, s in enumerate(paths[w])]) for w in WAYS]
+    found = [(f"{way} path", way, False, [("", s, j) for j, s in enumerate(paths[way])]) for way in WAYS]
     for name, reply in replies.items():
         thought = parse(reply)
         way = thought.way or sample.way
-        known = match(thought.steps, paths[way]) if paths[way] else [("", s, None) for s in thought.steps]
-        found.append((f"{name} thought".strip(), way, True, known if thought.steps else []))
-    return [
-        {"name": name, "way": way, "thought": thought, "cells": _cells(cells, times[way])}
-        for name, way, thought, cells in found
-        if cells
-    ]
-
-
-def _cells(cells: list[tuple], times: list) -> list[dict]:
-    shown = [{"state": s, "text": t, "second": None if j is None else times[j]} for s, t, j in cells[:LONGEST]]
-    more = len(cells) - LONGEST
-    return shown + [{"state": "", "text": f"… and {more} more", "second": None}] * (more > 0)
+        cells = match(thought.steps, paths[way]) if paths[way] else [("", s, None) for s in thought.steps]
+        found.append((f"{name} thought".strip(), way, True, cells if thought.steps else []))
+    made = []
+    for name, way, thought, cells in found:
+        times = moments(sample, way, duration)
+        shown = [{"state": s, "text": t, "second": None if j is None else times[j]} for s, t, j in cells[:LONGEST]]
+        if len(cells) > LONGEST:
+            shown.append({"state": "", "text": f"… and {len(cells) - LONGEST} more", "second": None})
+        made.append({"name": name, "way": way, "thought": thought, "cells": shown})
+    return [lane for lane in made if lane["cells"]]
 
 
 def group(rollouts: Sequence[Mapping]) -> list[dict]:
     """List the rollouts of one prompt: name, text, rewards by function, total, advantage (paper section 4), pieces.
 
-    A rollout is a row of TRL's completions, or {"reply": text, "rewards": {name: value}, "advantage": value}. The pieces
-    are the text cut up, each with whether it differs from the reply that earned most.
+    A rollout is a row of TRL's completions, or {"reply": text, "rewards": {name: value}, "advantage": value}. Pieces are
+    the text cut up, each with whether it differs from the reply that earned most.
 
     >>> [round(r["advantage"], 2) for r in group([{"reply": "a", "accuracy": 1.0}, {"reply": "b", "accuracy": 0.0}])]
     [0.71, -0.71]
     """
-    rows = [{"name": str(i), "text": str(r.get("reply", r.get("completion", "")))} for i, r in enumerate(rollouts, 1)]
-    for row, r in zip(rows, rollouts):
+    rows = []
+    for i, r in enumerate(rollouts, 1):
         paid = r.get("rewards") or {k: v for k, v in r.items() if k not in NOT_REWARDS and isinstance(v, NUMBER)}
-        row["rewards"] = {k: None if v is None or math.isnan(v) else float(v) for k, v in paid.items()}
-        row["total"] = sum(v for v in row["rewards"].values() if v is not None)
+        paid = {k: None if v is None or math.isnan(v) else float(v) for k, v in paid.items()}
+        row = {"name": str(i), "text": str(r.get("reply", r.get("completion", ""))), "rewards": paid}
+        rows.append(row | {"total": sum(v for v in paid.values() if v is not None)})
     totals = [row["total"] for row in rows]
-    best = max(rows, key=lambda row: row["total"], default={"text": ""})["text"]
     for row, r in zip(rows, rollouts):
         own = (row["total"] - fmean(totals)) / (1e-4 + (stdev(totals) if len(totals) > 1 else 0.0))
-        row |= {"advantage": float(r.get("advantage", own)), "pieces": differences(best, row["text"])}
+        row["advantage"] = float(r.get("advantage", own))
+        row["pieces"] = differences(rows[totals.index(max(totals))]["text"], row["text"])
     return rows
 
 

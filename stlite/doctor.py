@@ -1,9 +1,4 @@
-"""What is wrong with a data set, and which shortcuts answer its questions without a look at the video.
-
-code                  severity  count  of  remedy
-stem-of-another-task  error     9      63  repair() writes the stem of the task
-few-options           warning   11     63  add distractors; print chance beside scores
-"""
+"""What is wrong with a data set, and which shortcuts answer its questions without a look at the video."""
 
 import random
 import re
@@ -16,6 +11,7 @@ from statistics import fmean
 
 from stlite import prompts
 from stlite.egost import asked, told
+from stlite.intervals import intervals
 from stlite.sample import LETTERS, Sample, safe_path
 from stlite.splits import take
 
@@ -34,10 +30,6 @@ def words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-def _wrong_trace(s: Sample) -> bool:
-    return bool(found := told(s.trace)) and (found[0][0] != s.task or found[1] != (s.task, s.way))
-
-
 def _tells_answer(s: Sample) -> bool:
     path = {*words(" ".join(found[2] if (found := told(s.trace)) else ())).split()}
     return s.kind == "choice" and bool(path) and path >= {*words(s.gold).split()}
@@ -53,29 +45,24 @@ def _twins(options: Sequence[str]) -> list[int]:
     return [i for i, bag in enumerate(bags) if bags.count(bag) > 1]
 
 
-def _duplicates(s: Sample) -> bool:
-    return len({words(option) or option for option in s.options}) < len(s.options)
-
-
-CHECKS: dict[str, tuple[str, Callable[[Sample], bool], str]] = {
-    "stem-of-another-task": (
-        "error", lambda s: asked(s.question) not in (None, (s.task, s.way)), "repair() writes the stem of the task"
-    ),
-    "opening-twice": (
-        "warning", lambda s: len(OPENING.findall(s.question)) > 1, "repair() keeps the first of the openings"
-    ),
-    "trace-of-another-task": ("error", _wrong_trace, "repair() writes the trace again around the same path"),
-    "trace-of-another-letter": (
-        "error", lambda s: bool(m := VERDICT.search(s.trace)) and m[2] != s.answer, "ask which letter was meant"
-    ),
-    "trace-tells-answer": ("note", _tells_answer, "expect chains that copy: score st-cot beside label training"),
-    "reverse-is-forward": ("warning", _same_both_ways, "annotate the way back; a copy teaches no reversal"),
-    "few-options": (
-        "warning", lambda s: s.kind == "choice" and len(s.options) < 4, "add distractors; print chance beside scores"
-    ),
-    "empty-option": ("error", lambda s: not all(o.strip() for o in s.options), "remove the option or the sample"),
-    "duplicate-options": ("error", _duplicates, "change one of them: two letters cannot both be right"),
-    "twin-options": ("note", lambda s: bool(_twins(s.options)), "permute distractors too: see permutation pair below"),
+# code: severity, remedy, and whether a sample has it
+CHECKS: dict[str, tuple[str, str, Callable[[Sample], bool]]] = {
+    "stem-of-another-task": ("error", "repair() writes the stem of the task",
+        lambda s: asked(s.question) not in (None, (s.task, s.way))),
+    "opening-twice": ("warning", "repair() keeps the first of the openings",
+        lambda s: len(OPENING.findall(s.question)) > 1),
+    "trace-of-another-task": ("error", "repair() writes the trace again around the same path",
+        lambda s: bool(t := told(s.trace)) and (t[0][0] != s.task or t[1] != (s.task, s.way))),
+    "trace-of-another-letter": ("error", "ask which letter was meant",
+        lambda s: bool(m := VERDICT.search(s.trace)) and m[2] != s.answer),
+    "trace-tells-answer": ("note", "expect chains that copy: score st-cot beside label training", _tells_answer),
+    "reverse-is-forward": ("warning", "annotate the way back; a copy teaches no reversal", _same_both_ways),
+    "few-options": ("warning", "add distractors; print chance beside scores",
+        lambda s: s.kind == "choice" and len(s.options) < 4),
+    "empty-option": ("error", "remove the option or the sample", lambda s: not all(o.strip() for o in s.options)),
+    "duplicate-options": ("error", "change one of them: two letters cannot both be right",
+        lambda s: len({words(option) or option for option in s.options}) < len(s.options)),
+    "twin-options": ("note", "permute distractors too: see permutation pair below", lambda s: bool(_twins(s.options))),
 }  # fmt: skip
 
 
@@ -92,9 +79,21 @@ def examine(
     samples = list(samples)
     findings = [
         _finding(code, severity, [s.id for s in samples if check(s)], len(samples), remedy)
-        for code, (severity, check, remedy) in CHECKS.items()
+        for code, (severity, remedy, check) in CHECKS.items()
     ]
-    findings += [*_repeated(samples), *_letters(samples), *_give_aways(samples)]
+    questions = [(s.video, s.task, s.way, s.question, frozenset(s.options)) for s in samples]
+    for code, severity, keys in (
+        ("duplicate-questions", "warning", questions), ("duplicate-ids", "error", [s.id for s in samples])
+    ):  # fmt: skip
+        met = Counter(keys)
+        ids = [s.id for s, key in zip(samples, keys) if met[key] > 1]
+        findings.append(_finding(code, severity, ids, len(samples), "keep one of them"))
+    choices = [s for s in samples if len(s.options) > 1]
+    letter, far = _commonest(choices)
+    ids = [s.id for s in samples if far > NEAR and s.options and s.answer == letter]
+    severity, of = "warning" if far > FAR else "note", sum(bool(s.options) for s in samples)
+    findings.append(_finding("letter-imbalance", severity, ids, of, "repair() shuffles the options"))
+    findings += _give_aways(choices)
     if videos is not None:
         findings += _videos(samples, videos, frames)
     if held_out is not None:
@@ -110,20 +109,9 @@ def _finding(code: str, severity: str, ids: Sequence[str], of: int, remedy: str,
     return {"code": code, "severity": severity, "count": count, "of": of, "remedy": remedy, "ids": list(ids)}
 
 
-def _repeated(samples: Sequence[Sample]) -> list[dict]:
-    questions = [(s.video, s.task, s.way, s.question, frozenset(s.options)) for s in samples]
-    kinds = (("duplicate-questions", "warning", questions), ("duplicate-ids", "error", [s.id for s in samples]))
-    found = []
-    for code, severity, keys in kinds:
-        met = Counter(keys)
-        ids = [s.id for s, key in zip(samples, keys) if met[key] > 1]
-        found.append(_finding(code, severity, ids, len(samples), "keep one of them"))
-    return found
-
-
-def _commonest(samples: Sequence[Sample]) -> tuple[str, float]:
+def _commonest(choices: Sequence[Sample]) -> tuple[str, float]:
     """Return the letter that is the key most above its share, and how many standard errors above."""
-    choices, best = [s for s in samples if len(s.options) > 1], ("A", 0.0)
+    best = ("A", 0.0)
     for i, letter in enumerate(LETTERS):
         shares = [1 / len(s.options) for s in choices if len(s.options) > i]
         excess = sum(s.answer == letter for s in choices) - sum(shares)
@@ -131,16 +119,8 @@ def _commonest(samples: Sequence[Sample]) -> tuple[str, float]:
     return best
 
 
-def _letters(samples: Sequence[Sample]) -> list[dict]:
-    letter, far = _commonest(samples)
-    ids = [s.id for s in samples if far > NEAR and s.options and s.answer == letter]
-    severity, remedy = "warning" if far > FAR else "note", "repair() shuffles the options"
-    return [_finding("letter-imbalance", severity, ids, sum(bool(s.options) for s in samples), remedy)]
-
-
-def _give_aways(samples: Sequence[Sample]) -> list[dict]:
+def _give_aways(choices: Sequence[Sample]) -> list[dict]:
     """Find the rules that name the right option without a video far more often than chance does."""
-    choices = [s for s in samples if len(s.options) > 1]
     found = [_give_away(f"key-is-{name.replace(' ', '-')}", rule, choices) for name, rule in RULES.items()]
     if any(f["count"] for f in found if f["code"] == "key-is-no-final-period"):  # what betrays it are the distractors
         ended = [(s.id, sum(o.endswith(".") for o in s.options) - s.gold.endswith(".")) for s in choices]
@@ -174,12 +154,12 @@ def _videos(samples: Sequence[Sample], root: str | PathLike, frames: int | None)
         _, bad = preflight(samples, root, frames=frames or 2)
     missing = {video for video in bad if not safe_path(video, root).is_file()}
     short = {str(note.message).rpartition(": only ")[0] for note in notes if frames}
-    kinds = {"missing-video": missing, "unreadable-video": {*bad} - missing, "short-video": short}
-    remedies = ("put the file under the root", "encode it again", "ask for fewer frames")
-    return [
-        _finding(code, "error", [s.id for s in samples if s.video in some], len(samples), remedy)
-        for (code, some), remedy in zip(kinds.items(), remedies)
-    ]
+    kinds = (
+        ("missing-video", missing, "put the file under the root"),
+        ("unreadable-video", {*bad} - missing, "encode it again"),
+        ("short-video", short, "ask for fewer frames"),
+    )
+    return [_finding(c, "error", [s.id for s in samples if s.video in some], len(samples), r) for c, some, r in kinds]
 
 
 def repair(samples: Iterable[Sample], seed: int = 0) -> tuple[list[Sample], list[dict]]:
@@ -189,20 +169,15 @@ def repair(samples: Iterable[Sample], seed: int = 0) -> tuple[list[Sample], list
     """
     samples, changes = list(samples), []
     mends = list(MENDS.items())
-    if _commonest(samples)[1] > NEAR:
+    if _commonest([s for s in samples if len(s.options) > 1])[1] > NEAR:
         mends.append(("letter-imbalance", lambda s: shuffled(s, seed)))
     for i, s in enumerate(samples):
         for code, mend in mends:
             old = samples[i]
-            samples[i] = new = mend(old) if code not in CHECKS or CHECKS[code][1](old) else old
+            samples[i] = new = mend(old) if code not in CHECKS or CHECKS[code][2](old) else old
             pairs = ((f, getattr(old, f), getattr(new, f)) for f in ("question", "options", "answer", "trace"))
             changes += [{"id": s.id, "code": code, "field": f, "before": a, "after": b} for f, a, b in pairs if a != b]
     return samples, changes
-
-
-def _one_opening(s: Sample) -> Sample:
-    first = OPENING.search(s.question)
-    return replace(s, question=s.question[: first.end()] + OPENING.sub("", s.question[first.end() :]))
 
 
 def _new_trace(s: Sample) -> Sample:
@@ -212,7 +187,9 @@ def _new_trace(s: Sample) -> Sample:
 
 MENDS: dict[str, Callable[[Sample], Sample]] = {
     "stem-of-another-task": lambda s: replace(s, question=prompts.stem(s.task, s.way)),
-    "opening-twice": _one_opening,
+    "opening-twice": lambda s: replace(
+        s, question="".join(OPENING.findall(s.question)[:1]) + OPENING.sub("", s.question)
+    ),
     "trace-of-another-task": _new_trace,
 }
 
@@ -231,14 +208,9 @@ def _most(values: Sequence[float]) -> list[int]:
     return [i for i, value in enumerate(values) if value > max(values) - 1e-9]
 
 
-def _overlap(a: set[str], b: set[str]) -> float:
-    both = len(a & b)
-    return both / (len(a) + len(b) - both or 1)
-
-
 def _medoid(options: Sequence[str]) -> list[int]:
     bags = [{*words(option).split()} for option in options]
-    return _most([sum(_overlap(a, b) for b in bags) for a in bags])
+    return _most([sum(len(a & b) / (len(a | b) or 1) for b in bags) for a in bags])
 
 
 RULES: dict[str, Callable[[Sequence[str]], list[int]]] = {  # options: the places of those that the rule would choose
@@ -250,11 +222,6 @@ RULES: dict[str, Callable[[Sequence[str]], list[int]]] = {  # options: the place
 }
 
 
-def _score(rule: Callable[[Sequence[str]], list[int]], s: Sample) -> float:
-    places = rule(s.options)
-    return (LETTERS.index(s.answer) in places) / len(places)
-
-
 def shortcuts(samples: Iterable[Sample]) -> list[dict]:
     """Score the answers that need no look at a video: baseline, accuracy, low, high (95 %, by recording), n, chance.
 
@@ -263,12 +230,13 @@ def shortcuts(samples: Iterable[Sample]) -> list[dict]:
     choices = [s for s in samples if s.options]
     if not choices:
         return []
-    letter = Counter(s.answer for s in choices).most_common(1)[0][0]
+    letter, keys = Counter(s.answer for s in choices).most_common(1)[0][0], [LETTERS.index(s.answer) for s in choices]
     scores = {f"always {letter}": [float(s.answer == letter) for s in choices]}
-    scores |= {name: [_score(rule, s) for s in choices] for name, rule in RULES.items()}
+    for name, rule in RULES.items():
+        left = [rule(s.options) for s in choices]
+        scores[name] = [(key in places) / len(places) for key, places in zip(keys, left)]
     scores["text classifier"] = _classified(choices)
-    takes, chance = [take(s) for s in choices], fmean(1 / len(s.options) for s in choices)
-    rows = []
+    takes, chance, rows = [take(s) for s in choices], fmean(1 / len(s.options) for s in choices), []
     for name, values in scores.items():
         low, high = _interval(values, takes) if values else (None, None)
         row = {"baseline": name, "accuracy": fmean(values) if values else None, "low": low, "high": high}
@@ -280,12 +248,9 @@ def _interval(values: Sequence[float], takes: Sequence[str]) -> tuple[float, flo
     """Return the 95 % interval of a mean, by recording, as reports compute it."""
     import numpy as np
 
-    from stlite.intervals import intervals
-
-    counts, hits = Counter(takes), Counter()
-    for value, name in zip(values, takes):
-        hits[name] += value
-    found = intervals(*(np.array([[float(n[name])] for name in counts]) for n in (hits, counts)), [[1.0]])[0]
+    names = {name: i for i, name in enumerate(dict.fromkeys(takes))}
+    sums, counts = (np.bincount([names[t] for t in takes], w)[:, None].astype(float) for w in (values, None))
+    found = intervals(sums, counts, [[1.0]])[0]
     return found["low"], found["high"]
 
 
@@ -313,11 +278,11 @@ def _classified(choices: Sequence[Sample], folds: int = 5) -> list[float]:
 
 
 def _described(s: Sample) -> list[str]:
-    marks = [(name.replace(" ", "_"), rule(s.options)) for name, rule in RULES.items()]
-    return [
-        " ".join([text, f"letter={letter}", *(f"is={name}" for name, places in marks if i in places)])
-        for i, (letter, text) in enumerate(zip(LETTERS, s.options))
-    ]
+    texts = [f"{text} letter={letter}" for letter, text in zip(LETTERS, s.options)]
+    for name, rule in RULES.items():
+        for i in rule(s.options):
+            texts[i] += f" is={name.replace(' ', '_')}"
+    return texts
 
 
 def table(rows: Sequence[dict], hide: Sequence[str] = ("ids",)) -> str:

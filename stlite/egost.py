@@ -1,8 +1,4 @@
-"""Ego-ST data in and out: official files, released training rows and annotations of one's own videos.
-
-One annotated walk, `build("part1/w7.mp4", {"direction": ["turn left", "go straight"]}, id="w7")`, gives the samples
-`w7/direction/forward` and `w7/direction/reverse`, each with options, a letter and its reverse-thinking trace.
-"""
+"""Ego-ST data in and out: official files, released training rows and annotations of one's own videos."""
 
 import ast
 import csv
@@ -12,6 +8,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -43,19 +40,9 @@ Paths = Mapping[str, Sequence[str] | str]
 
 
 def build(
-    video: str,
-    steps_forward: Paths,
-    steps_reverse: Paths | None = None,
-    *,
-    id: str,
-    part: str = "",
-    source: str = "",
-    group: str = "",
-    moments: Sequence[float] = (),
-    pool: Mapping[str, Sequence[str]] | None = None,
-    seed: int = 0,
-    origin: str = "",
-) -> list[Sample]:
+    video: str, steps_forward: Paths, steps_reverse: Paths | None = None, *, id: str, part: str = "", source: str = "",
+    group: str = "", moments: Sequence[float] = (), pool: Paths | None = None, seed: int = 0, origin: str = "",
+) -> list[Sample]:  # fmt: skip
     """Make up to eight samples with traces of one annotated video (paper section 3, its Figure 5).
 
     The mappings hold lists of steps under "direction", "landmark" and "action", a text or a list under "route". Without
@@ -73,9 +60,12 @@ def build(
     for task, way in ((task, way) for task in TASKS for way in WAYS if ways[way].get(task)):
         path, name = ways[way][task], f"{id}/{task}/{way}"
         both = {f"steps_{w}": () if isinstance(p := ways[w].get(task, ()), str) else p for w in WAYS}
-        options = _choices(path, task, way, random.Random(f"{seed}/{name}"), (pool or {}).get(task, ()))
-        text = path if isinstance(path, str) else ", then ".join(path)
-        answer = LETTERS[options.index(" ".join(path))] if options else text
+        options, answer = [], path if isinstance(path, str) else ", then ".join(path)
+        if task != "route":
+            orbit = steps.orbit(path, task, way, rng := random.Random(f"{seed}/{name}"), (pool or {}).get(task, ()))
+            options = list(dict.fromkeys(map(" ".join, orbit)))
+            rng.shuffle(options)
+            answer = LETTERS[options.index(" ".join(path))]
         sample = Sample(name, video, task, way, prompts.stem(task, way), answer, options, **both, **kept)
         made.append(replace(sample, trace=prompts.trace(sample)))
     return made
@@ -94,13 +84,6 @@ def _checked(paths: Paths, where: str, field: str) -> dict[str, tuple[str, ...] 
 
 def _walked_back(forward: Paths) -> dict[str, tuple[str, ...]]:
     return {task: steps.reverse_path(path, task) for task, path in forward.items() if path and task != "route"}
-
-
-def _choices(asked: Sequence[str], task: str, way: str, rng: random.Random, pool: Sequence[str]) -> list[str]:
-    orbit = steps.orbit(asked, task, way, rng, pool) if task != "route" else ()
-    options = list(dict.fromkeys(" ".join(path) for path in orbit))
-    rng.shuffle(options)
-    return options
 
 
 def recording(video: str) -> str:
@@ -133,23 +116,18 @@ def _finder(videos: str | os.PathLike | None) -> Callable[[str, str], str]:
 
     def find(video: str, where: str) -> str:
         if video not in known:
-            found = video if videos is None else _place(video, places, where)
-            safe_path(found, videos, where)
-            known[video] = found
+            path, sign, span = video.partition("#t=")
+            found = places.get(name := path.rpartition("/")[2], [])
+            if videos is not None:  # an absolute path is one of another machine; nothing else is forgiven
+                safe_path(video.lstrip("/"), where=where)
+                if len(found) > 1 and path not in found:
+                    raise SampleError(where, "video", "one file of this name under the root", found)
+                path = path if path in found else found[0] if found else name if path.startswith("/") else path
+            safe_path(path + sign + span, videos, where)
+            known[video] = path + sign + span
         return known[video]
 
     return find
-
-
-def _place(video: str, places: Mapping[str, list[str]], where: str) -> str:
-    safe_path(video.lstrip("/"), where=where)  # an absolute path is one of another machine; nothing else is forgiven
-    path, sign, span = video.partition("#t=")
-    found = places.get(name := path.rpartition("/")[2], [])
-    if path in found or not found:
-        return name + sign + span if path.startswith("/") else video
-    if len(found) > 1:
-        raise SampleError(where, "video", "one file of this name under the root", found)
-    return found[0] + sign + span
 
 
 def _errors(on_error: str) -> list[SampleError] | None:
@@ -219,14 +197,10 @@ def _fill(drafts: Iterable[dict]):
         for way in WAYS:
             known[d["video"], d["task"], way].add(d[f"steps_{way}"])
     for d in drafts:
-        paths = known[d["video"], d["task"], d["way"]] - {()}
+        paths, there = known[d["video"], d["task"], d["way"]] - {()}, d["steps_forward"] + d["steps_reverse"]
         if not d[(field := f"steps_{d['way']}")]:
-            d[field] = next(iter(paths)) if len(paths) == 1 else _cut_gold(d)
-
-
-def _cut_gold(draft: dict) -> tuple[str, ...]:
-    known, options = draft["steps_forward"] + draft["steps_reverse"], dict(zip(LETTERS, draft.get("options", ())))
-    return cut(options.get(draft["answer"], ""), {*known, *map(steps.reverse_step, known)})
+            gold = dict(zip(LETTERS, d.get("options", ()))).get(d["answer"], "")
+            d[field] = next(iter(paths)) if len(paths) == 1 else cut(gold, {*there, *map(steps.reverse_step, there)})
 
 
 def cut(text: str, known: Iterable[str]) -> tuple[str, ...]:
@@ -260,29 +234,15 @@ def told(trace: str) -> tuple[tuple[str, str], tuple[str, str], tuple[str, ...]]
     start = re.match(r"Let's start by thinking (forward|reverse) ([^?.]*[?.])", trace)
     path, _, then = trace[start.end() :].rpartition(" And then think about ") if start else ("", "", "")
     first, then = asked(start[2] if start else ""), asked(then.partition(" Hence, the correct answer is ")[0])
-    return (first, then, _path(path.strip())) if first and then and first[1] == start[1] else None
-
-
-def _path(text: str) -> tuple[str, ...]:
-    if text.startswith("[") and len(text) < 100_000:  # the released traces of forward questions print a Python list
-        try:
-            path = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            path = None
-        if isinstance(path, list) and all(isinstance(step, str) for step in path):
-            return tuple(path)
-    return tuple(text.split(", ")) if text else ()
-
-
-def _settle(question: str, trace: str, where: str) -> dict:
-    """Settle the task and way of a row: stem and trace agree, or differ by one of the two slips known (section 2)."""
-    if (ours := asked(question)) is None:
-        raise SampleError(where, "problem", "the question of one of the eight tasks", question)
-    (first, then, path), way = told(trace) or (ours, ours, ()), ours[1]
-    task = ours[0] if then == ours else SLIPS.get((ours[0], then[0])) if way == then[1] == "forward" else None
-    if not task or first[0] != then[0]:
-        raise SampleError(where, "solution", f"a trace of the task asked, {' '.join(ours)}", trace)
-    return {"task": task, "way": way, "steps_forward": (), "steps_reverse": (), f"steps_{first[1]}": path}
+    if not first or not then or first[1] != start[1]:
+        return None
+    listed, path = None, path.strip()
+    if path.startswith("[") and len(path) < 100_000:  # the released traces of forward questions print a Python list
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            listed = ast.literal_eval(path)
+    if not isinstance(listed, list) or not all(isinstance(step, str) for step in listed):
+        listed = path.split(", ") if path else ()
+    return first, then, tuple(listed)
 
 
 def read_rows(path: str | os.PathLike, videos: str | os.PathLike | None = None, on_error: str = "raise"):
@@ -300,12 +260,22 @@ def _parse_row(row: dict, where: str) -> dict:
     problem, solution, video, answer = (_text(row, key, where) for key in ROW[:4])
     if row.get("original_question", problem) != problem:
         raise SampleError(where, "original_question", "the text of 'problem'", row["original_question"])
-    (question, options), (trace, said) = split_problem(problem, where), _split_solution(solution, where)
+    head, _, said = solution.removesuffix("</answer>").rpartition("<answer>")
+    trace = head.removeprefix("<think>").removesuffix("</think> ")
+    if solution != prompts.reply(trace, said):
+        raise SampleError(where, "solution", "<think>…</think> <answer>…</answer>", solution)
     if said != answer:
         raise SampleError(where, "solution", f"the original_answer {answer!r} as answer", said)
+    question, options = split_problem(problem, where)
+    if (ours := asked(question)) is None:
+        raise SampleError(where, "problem", "the question of one of the eight tasks", question)
+    (first, then, path), way = told(trace) or (ours, ours, ()), ours[1]
+    task = ours[0] if then == ours else SLIPS.get((ours[0], then[0])) if way == then[1] == "forward" else None
+    if not task or first[0] != then[0]:
+        raise SampleError(where, "solution", f"a trace of the task asked, {' '.join(ours)}", trace)
     found = {"question": question, "options": options, "answer": answer, "trace": trace, **_named(video)}
-    found |= _settle(question, trace, where)
-    return found | {"id": f"{_stem(video)}/{found['task']}/{found['way']}"}
+    found |= {"id": f"{_stem(video)}/{task}/{way}", "task": task, "way": way, "steps_forward": (), "steps_reverse": ()}
+    return found | {f"steps_{first[1]}": path}
 
 
 def split_problem(problem: str, where: str = "") -> tuple[str, tuple[str, ...]]:
@@ -322,14 +292,6 @@ def split_problem(problem: str, where: str = "") -> tuple[str, tuple[str, ...]]:
         raise SampleError(where, "problem", "options A. …, B. …, each letter once, and the instructions", problem)
     ends = [m.start() for m in starts[1:]] + [len(listed) - len(TAIL)]
     return question, tuple(listed[m.end() : end] for m, end in zip(starts, ends))
-
-
-def _split_solution(solution: str, where: str) -> tuple[str, str]:
-    head, _, said = solution.removesuffix("</answer>").rpartition("<answer>")
-    trace = head.removeprefix("<think>").removesuffix("</think> ")
-    if solution != prompts.reply(trace, said):
-        raise SampleError(where, "solution", "<think>…</think> <answer>…</answer>", solution)
-    return trace, said
 
 
 def write_rows(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
@@ -420,7 +382,7 @@ def _letter(entry: dict, names: Sequence[str], options: Sequence[str], where: st
     found = {str(entry[name]).strip() for name in names if entry.get(name) is not None}
     if len(found) != 1:
         raise SampleError(
-            where, "answer", "one answer, under one of " + ", ".join(names), f"the fields {sorted(entry)}"
+            where, "answer", f"one answer, under one of {', '.join(names)}", f"the fields {sorted(entry)}"
         )
     answer = found.pop()
     if bare := re.fullmatch(r"\(?([A-H])[).:]*", answer):
@@ -497,15 +459,18 @@ def _cells(where: str, line: bytes, wanted: int = 0) -> list[str]:
 
 def statistics(samples: Iterable[Sample]) -> list[dict]:
     """Count samples and videos, and average options, steps and words of the answer, by task and way (paper Figure 4)."""
-    table, kinds = [], defaultdict(list)
+    kinds = defaultdict(list)
     for s in samples:
         kinds[TASKS.index(s.task), s.way].append(s)
-    for (task, way), some in sorted(kinds.items()):
-        row = {"task": TASKS[task], "way": way, "samples": len(some), "videos": len({s.video for s in some})}
-        lengths = [len(s.steps) for s in some if s.steps] or [0]
-        row |= {"options": fmean(len(s.options) for s in some), "steps": fmean(lengths)}
-        table.append(row | {"words": fmean(len(s.gold.split()) for s in some)})
-    return table
+    return [
+        {"task": TASKS[task], "way": way, "samples": len(some), "videos": len({s.video for s in some})}
+        | {
+            "options": fmean(len(s.options) for s in some),
+            "steps": fmean([len(s.steps) for s in some if s.steps] or [0]),
+        }
+        | {"words": fmean(len(s.gold.split()) for s in some)}
+        for (task, way), some in sorted(kinds.items())
+    ]
 
 
 def download(folder: str | os.PathLike, revision: str, data: str = "openinterx/Ego-ST-bench") -> Path:

@@ -85,9 +85,9 @@ function timeline(view, sources, jump) {
   const thought = (l) => l.thought, path = (l) => !l.thought;
   return h("section", { class: "st-time", "aria-label": "frames and paths in time" },
     above.filter(thought).map((l) => lane(view, l, jump)),
-    above.filter(path).map((l) => [lane(view, l, jump), links(view, l)]),
-    sources.length ? strip : null,
-    below.filter(path).map((l) => [links(view, l), lane(view, l, jump)]),
+    above.filter(path).map((l) => [lane(view, l, jump), sources.length > 0 && links(view, l)]),
+    sources.length > 0 && strip,
+    below.filter(path).map((l) => [sources.length > 0 && links(view, l), lane(view, l, jump)]),
     below.filter(thought).map((l) => lane(view, l, jump)));
 }
 
@@ -132,12 +132,13 @@ function annotate(view, send) {
     note, h("button", { type: "button", "data-key": "clear", onclick: () => send({ do: "mark", text: "" }) }, "5 clear"));
 }
 
-function header(view, send) {
-  const button = (label, text, message) => h("button", { type: "button", "data-key": label, title: label, "aria-label": label, onclick: () => send(message) }, text);
+function header(view, { send, explain }) {
+  const button = (label, text, act) => h("button", { type: "button", "data-key": label, title: label, "aria-label": label, onclick: act }, text);
   const facts = [view.task, view.way, view.part].filter(Boolean).map((t) => h("span", { class: "st-tag" }, t));
   return h("header", { class: "st-head" },
-    !view.alone && [button("previous sample", "k ‹", { do: "move", by: -1 }), button("next sample", "j ›", { do: "move", by: 1 }),
-      button("next wrong", "n next wrong", { do: "wrong" })],
+    !view.alone && [button("previous sample", "k previous", () => send({ do: "move", by: -1 })),
+      button("next sample", "j next", () => send({ do: "move", by: 1 })), button("next wrong", "n next wrong", () => send({ do: "wrong" }))],
+    button("keys", "? keys", explain),
     h("b", { class: "st-count" }, view.alone ? "" : `${view.at} of ${view.of}${view.of === view.total ? "" : ` (${view.total} in all)`}`),
     h("span", { class: "st-id" }, view.id), facts,
     view.findings.map((f) => h("span", { class: "st-tag st-finding" }, "⚑ ", f)),
@@ -151,7 +152,7 @@ function sample(view, sources, ui) {
     sources.length ? [h("img", { class: "st-big", alt: "", src: sources[0] }), h("p", { class: "st-caption" }), transport(view, ui.jump, ui.at, ui.play)]
       : h("p", { class: "st-error", role: "alert" }, "✗ ", view.error || "no frame"),
     view.notice && h("p", { class: "st-quiet" }, view.notice));
-  return [header(view, ui.send), timeline(view, sources, ui.jump), h("div", { class: "st-main" }, eye, words),
+  return [header(view, ui), timeline(view, sources, ui.jump), h("div", { class: "st-main" }, eye, words),
     !view.fixed && annotate(view, ui.send)];
 }
 
@@ -219,12 +220,13 @@ function render({ model, el }) {
     stop();
     const same = model.get("view") === seen;
     seen = model.get("view");
-    view = { mark: "", note: "", ...seen, ...model.get("said") };
+    view = { mark: "", note: "", findings: [], runs: [], seconds: [], indices: [], ...seen, ...model.get("said") };
     if (!same) load();
     const body = view.kind === "empty" ? h("p", { class: "st-empty" }, view.text)
       : view.kind === "group" ? group(view)
-      : view.kind === "training" ? [sources.length ? h("img", { class: "st-curves", src: sources[0], alt: view.caption }) : null, view.group ? group(view.group) : null]
-      : sample(view, sources, { send, jump, play, at: () => at });
+      : view.kind === "training" ? [sources.length ? h("img", { class: "st-curves", src: sources[0], alt: view.caption }) : h("p", { class: "st-empty" }, "no steps logged yet"),
+        view.group && group(view.group)]
+      : sample(view, sources, { send, jump, play, explain, at: () => at });
     root.replaceChildren(...[body, h("p", { class: "st-status", role: "status" }, view.message || ""), help && panel()].flat(Infinity).filter(Boolean));
     root.setAttribute("aria-busy", "false");
     root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
@@ -232,13 +234,14 @@ function render({ model, el }) {
     if (held !== null) ([...root.querySelectorAll("[data-key]")].find((n) => held && n.dataset.key === held) || root).focus({ preventScroll: true });
   }
 
-  const panel = () => h("dl", { class: "st-help" }, HELP.map(([k, t]) => [h("dt", {}, k), h("dd", {}, t)]));
+  const explain = () => { help = !help; draw(); };
+  const panel = () => h("div", { class: "st-help", role: "note", "aria-label": "keys" }, HELP.map(([k, t]) => [h("b", {}, k), h("span", {}, t)]));
   const keys = {
     ArrowRight: () => jump(at + 1), ArrowLeft: () => jump(at - 1), Home: () => jump(0), End: () => jump(sources.length - 1),
     " ": play, c: walk, j: () => send({ do: "move", by: 1 }), k: () => send({ do: "move", by: -1 }), n: () => send({ do: "wrong" }),
     1: () => send({ do: "mark", text: "good" }), 2: () => send({ do: "mark", text: "wrong gold" }), 3: () => send({ do: "mark", text: "bad video" }),
     4: () => root.querySelector(".st-note")?.focus(), 5: () => send({ do: "mark", text: "" }),
-    "?": () => { help = !help; draw(); }, Escape: () => { if (help) { help = false; draw(); } },
+    "?": explain, Escape: () => help && explain(),
   };
   const typing = (node) => node.matches("input[type=text], textarea, select");
   root.addEventListener("keydown", (e) => {

@@ -46,7 +46,11 @@ def intervals(sums, counts, contrasts, lowest: float = 0.0, draws: int = DRAWS, 
 
     contrasts, found = np.asarray(contrasts, float), []
     means = sums.sum(0) / counts.sum(0)
-    drawn = _resample(sums, counts, contrasts, draws, seed)
+    rng, size, both = np.random.default_rng(seed), len(sums), np.hstack([sums, counts])
+    parts = [np.bincount(rng.integers(0, size, size), minlength=size) @ both for _ in range(draws)]
+    top, total = np.split(np.array(parts), 2, axis=1)
+    drawn = np.divide(top, total, out=np.zeros_like(total), where=total > 0) @ contrasts.T
+    drawn[(total == 0) @ (contrasts != 0).T] = np.nan  # a draw that leaves a cell empty
     influence = (sums - means * counts) / counts.sum(0) @ contrasts.T
     for weights, column, pull in zip(contrasts, drawn.T, influence.T):
         used = int(counts[:, weights != 0].any(1).sum())
@@ -56,23 +60,6 @@ def intervals(sums, counts, contrasts, lowest: float = 0.0, draws: int = DRAWS, 
         se = float(np.sqrt((pull**2).sum() * used / max(used - 1, 1)))
         found.append({"estimate": float(weights @ means), "low": low, "high": high, "se": se, "recordings": used})
     return found
-
-
-def _resample(sums, counts, contrasts, draws: int, seed: int):
-    """Compute the contrasts of redrawn recordings, (draws, contrasts); NaN where a draw leaves a cell empty."""
-    import numpy as np
-
-    rng, size, parts = np.random.default_rng(seed), len(sums), []
-    step = max(1, 4_000_000 // size)  # bounds the memory of a block of weights
-    for start in range(0, draws, step):
-        k = min(step, draws - start)
-        picks = rng.integers(0, size, (k, size)) + size * np.arange(k)[:, None]
-        weights = np.bincount(picks.ravel(), minlength=k * size).reshape(k, size).astype(float)
-        total = weights @ counts
-        means = np.divide(weights @ sums, total, out=np.zeros_like(total), where=total > 0)
-        empty = (total == 0).astype(float) @ (contrasts != 0).T.astype(float) > 0
-        parts.append(np.where(empty, np.nan, means @ contrasts.T))
-    return np.concatenate(parts)
 
 
 def _interval(estimate: float, drawn, pull, used: int, bounds: tuple[float, float]) -> tuple[float, float]:

@@ -1,7 +1,4 @@
-"""A judge model for routes, optional and last: the paper's three parts, 0 to 5 each (section 5).
-
-`judge([("Turn left.", "Take a left.")], endpoint("http://localhost:8000/v1", "qwen3-32b"), cache="runs/judge")`
-"""
+"""A judge model for routes, optional and last: the paper's three parts, 0 to 5 each (section 5)."""
 
 import hashlib
 import json
@@ -10,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from stlite.sample import write_text
 
@@ -64,34 +62,31 @@ def judge(pairs: Sequence[tuple[str, str]], ask: Ask, cache: str | Path = "", tr
     An empty description is worth 0 and not sent; where every try fails, `value` is None. What is judged is kept in the
     folder `cache`, if one is given, by the hash of judge and prompt.
     """
-    return [_judge(prompt(a, b), ask, cache, tries) if b.strip() else _row(0.0, "empty") for a, b in pairs]
-
-
-def _row(value: float | None, error: str) -> dict:
-    return {**dict.fromkeys(PARTS, value), "value": value, "error": error}
+    empty = {**dict.fromkeys((*PARTS, "value"), 0.0), "error": "empty"}
+    return [_judge(prompt(a, b), ask, cache, tries) if b.strip() else empty for a, b in pairs]
 
 
 def _judge(text: str, ask: Ask, cache: str | Path, tries: int) -> dict:
     kept = Path(cache, hashlib.sha256(f"{getattr(ask, 'name', '')}\n{text}".encode()).hexdigest() + ".json")
     if cache and kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
-    row = _row(None, "not asked")
+    said = "not asked"
     for attempt in range(tries):
         time.sleep(attempt)
         try:
             parts = points(ask(text))
         except (OSError, ValueError, LookupError, TypeError) as error:  # the call, the JSON, its shape
-            row = _row(None, f"{type(error).__name__}: {error}")
+            said = f"{type(error).__name__}: {error}"
             continue
         row = parts | {"value": sum(parts.values()) / 15, "error": ""}
         if cache:
             write_text(kept, json.dumps(row))
-        break
-    return row
+        return row
+    return {**dict.fromkeys((*PARTS, "value")), "error": said}
 
 
 def summary(rows: Sequence[dict]) -> dict[str, float | int | None]:
     """Count what was judged, what was empty and what failed; `value` is the mean of all but the failed."""
     values, empty = [r["value"] for r in rows if r["value"] is not None], sum(r["error"] == "empty" for r in rows)
-    mean = sum(values) / len(values) if values else None
-    return {"judged": len(values) - empty, "empty": empty, "failed": len(rows) - len(values), "value": mean}
+    counts = {"judged": len(values) - empty, "empty": empty, "failed": len(rows) - len(values)}
+    return counts | {"value": fmean(values) if values else None}

@@ -1,8 +1,4 @@
-"""Read a model's reply, whether it is `<think>…</think> <answer>B</answer>` or as untidy as models write.
-
-`<think>Let's start by thinking reverse what directions … ? turn around, turn left And then think about … Hence, the
-correct answer is B</think> <answer>B</answer>` gives answer "B", way "reverse" and steps ("turn around", "turn left").
-"""
+"""Read a model's reply, whether it is `<think>…</think> <answer>B</answer>` or as untidy as models write."""
 
 import re
 from dataclasses import dataclass
@@ -116,11 +112,11 @@ def _bare(text: str) -> tuple[str, str, str]:
     lines = [_after(FILLER, m[0].strip(MARKS)) for m in LINE.finditer(end)]
     said = [_clause(end[m.end() : m.end() + 300]) for m in STATED.finditer(end)]
     said += [line for line in lines if len(line) == 1]
-    for found in ([s for s in said if s], lines):
-        if found:
-            agree = len({_head(s) for s in found}) == 1
-            return (max(found, key=len), "", "stated") if agree else ("", "ambiguous", "")
-    return text, "", "whole"
+    found = [s for s in said if s] or lines
+    if not found:
+        return text, "", "whole"
+    heads = {m[0].upper() if (m := LETTER.match(s)) else s.lower() for s in found}
+    return (max(found, key=len), "", "stated") if len(heads) == 1 else ("", "ambiguous", "")
 
 
 def _clause(text: str) -> str:
@@ -132,17 +128,8 @@ def _after(lead: re.Pattern, text: str) -> str:
     return text[lead.match(text).end() :].strip(MARKS)
 
 
-def _head(text: str) -> str:
-    letter = LETTER.match(text)
-    return letter[0].upper() if letter else text.lower()
-
-
 def claim(think: str) -> tuple[str, tuple[str, ...]]:
-    """Find the way that thinking first claims to run, and the steps it lists for it.
-
-    >>> claim("Let's start by thinking forward which landmarks did you pass by? gate, car park And then think about it")
-    ('forward', ('gate', 'car park'))
-    """
+    """Find the way that thinking first claims to run, and the steps it lists for it."""
     found = WAY.search(think, 0, THOUGHT_SPAN)
     if not found:
         return "", ()

@@ -1,7 +1,4 @@
-"""Who is paid for what: rewards tried on replies that deserve nothing, and the completions of a run looked through.
-
-Both return what `report.text` prints: {"title", "notes", "tables"}.
-"""
+"""Rewards tried on replies that deserve nothing, and the completions of a run looked through, for `report.text`."""
 
 import os
 from collections import Counter, defaultdict
@@ -31,17 +28,17 @@ CHECKS = {  # check: (the most it may be, what to do about it)
 
 def tricks(sample: Sample) -> dict[str, str]:
     """Write the gold reply to a sample, and replies that deserve nothing for it."""
-    chain, choices = sample.trace or prompts.trace(sample), " or ".join(sample.letters) or "left or right"
-    wrong = next((x for x in LETTERS if x != sample.answer), "") if sample.options else "Stay where you are."
+    chain, choices = sample.trace or prompts.trace(sample) or "I see it.", [*sample.letters] or ["left", "right"]
+    wrong = next(x for x in LETTERS if x != sample.answer) if sample.options else "Stay where you are."
     return {
-        "gold": prompts.reply(chain or "I see it.", sample.answer),
+        "gold": prompts.reply(chain, sample.answer),
         "constant": prompts.reply("I walk on.", "A" if sample.options else "Go straight."),
-        "hedging": prompts.reply("It is one of them.", choices),
+        "hedging": prompts.reply("It is one of them.", " or ".join(choices)),
         "copy of the question": prompts.problem(sample),
-        "tag stuffing": "".join(prompts.reply("I walk.", x) for x in sample.letters or ("left", "right")),
+        "tag stuffing": "".join(prompts.reply("I walk.", x) for x in choices),
         "empty": "",
         "very long": prompts.reply("I walk on and on. " * 500, wrong),
-        "wrong letter, gold trace": prompts.reply(chain or "I see it.", wrong),
+        "wrong letter, gold trace": prompts.reply(chain, wrong),
     }
 
 
@@ -52,27 +49,19 @@ def audit_rewards(functions: Sequence[Callable], samples: Sequence[Sample]) -> d
     """
     columns = {name: [getattr(s, name) for s in samples] for name in COLUMNS}
     written = [tricks(s) for s in samples]
-    rows = []
-    for trick in written[0]:
-        replies = [row[trick] for row in written]
-        rows.append({"reply": trick} | {_name(f): _mean(f(completions=replies, **columns)) for f in functions})
-    gold, *rest = rows
-    notes = [
-        f"{name} pays {gold[name]:.2f} for the gold reply" for name in gold if gold[name] not in ("gold", None, 1.0)
-    ]
-    for name in list(gold)[1:]:
-        paid = [f"{row['reply']} {row[name]:.2f}" for row in rest if row[name]]
-        notes += [f"{name} also pays: {', '.join(paid)}"] * bool(paid)
+    rows = [{"reply": trick} for trick in written[0]]
+    notes: list[str] = []
+    for function in functions:
+        name = function.__name__.removesuffix("_reward")
+        for row in rows:
+            paid = function(completions=[replies[row["reply"]] for replies in written], **columns)
+            given = [value for value in paid if value is not None]
+            row[name] = fmean(given) if given else None
+        if rows[0][name] not in (None, 1.0):
+            notes.insert(0, f"{name} pays {rows[0][name]:.2f} for the gold reply")
+        if others := [f"{row['reply']} {row[name]:.2f}" for row in rows[1:] if row[name]]:
+            notes.append(f"{name} also pays: {', '.join(others)}")
     return {"title": "Who is paid for what", "notes": notes, "tables": {"Mean reward": rows}}
-
-
-def _name(function: Callable) -> str:
-    return function.__name__.removesuffix("_reward")
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    given = [v for v in values if v is not None]
-    return fmean(given) if given else None
 
 
 def audit_completions(folder: str | os.PathLike) -> dict:
@@ -80,29 +69,23 @@ def audit_completions(folder: str | os.PathLike) -> dict:
 
     Six shares, each with the most it may be and a hint where it is more; then how often each letter was chosen.
     """
-    rows = read_completions(folder)
+    import pyarrow.parquet as parquet
+
+    files = sorted(Path(folder).glob("*.parquet"))
+    if not (rows := [row for file in files for row in parquet.read_table(file).to_pylist()]):
+        raise FileNotFoundError(f"{folder}: expected parquet files with completions, found {len(files)} files, no row")
     read = [parse(row["completion"]) for row in rows]
     letters = [letter(reply, LETTERS) for reply in read]
     groups = defaultdict(list)
     for row in rows:
         groups[row["step"], row["prompt"]].append(row)
-    shares = dict(zip(CHECKS, _shares(rows, read, letters, groups.values())))
-    checks = [
-        {"check": name, "share": v, "limit": CHECKS[name][0], "hint": _hint(name, v)} for name, v in shares.items()
-    ]
+    checks = []
+    for (name, (limit, hint)), share in zip(CHECKS.items(), _shares(rows, read, letters, groups.values())):
+        high = share is not None and share > limit
+        checks.append({"check": name, "share": share, "limit": limit, "hint": hint if high else ""})
     chosen = [{"letter": x or "none", "share": n / len(rows)} for x, n in sorted(Counter(letters).items())]
     note = f"{len(rows)} completions in {len(groups)} groups; {sum(bool(c['hint']) for c in checks)} of {len(checks)} checks fail"
     return {"title": "Completions", "notes": [note], "tables": {"Checks": checks, "Letters chosen": chosen}}
-
-
-def read_completions(folder: str | os.PathLike) -> list[dict]:
-    """Read the rows of a run's parquet files in order; a folder without any raises FileNotFoundError."""
-    import pyarrow.parquet as parquet
-
-    files = sorted(Path(folder).glob("*.parquet"))
-    if not any(rows := [parquet.read_table(file).to_pylist() for file in files]):
-        raise FileNotFoundError(f"{folder}: expected parquet files with completions, found {len(files)} files, no row")
-    return [row for part in rows for row in part]
 
 
 def _shares(rows, read, letters, groups):
@@ -121,8 +104,3 @@ def _shares(rows, read, letters, groups):
 def _for_format_alone(row: Mapping) -> bool:
     others = [v for name, v in row.items() if name not in NOT_REWARDS and name != "format_reward"]
     return bool(row["format_reward"]) and not any(v == v and v for v in others)  # v == v: TRL writes NaN for None
-
-
-def _hint(check: str, share: float | None) -> str:
-    limit, hint = CHECKS[check]
-    return hint if share is not None and share > limit else ""

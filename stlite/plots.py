@@ -5,8 +5,6 @@
 ['direction\\nforward', 'direction\\nreverse', 'action\\nforward']
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -14,16 +12,17 @@ import re
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from stlite import chains
 from stlite.parse import parse
 from stlite.prompts import options_text
 from stlite.sample import TASKS, WAYS, Sample
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
 DASHES, MARKERS, HATCHES = ("-", "--", "-.", ":"), "osD^vPX", ("", "//", "..", "xx", "\\\\", "++", "oo")
@@ -40,23 +39,16 @@ PANELS = {
 
 def png(figure: Figure, dpi: int = 120) -> bytes:
     """Draw a figure as PNG of 256 colours, which is less than half as large: notebooks and reports hold many."""
-    import numpy as np
-    from PIL import Image, ImageColor
+    from PIL import Image
 
-    image = Image.open(io.BytesIO(_draw(figure, "png", dpi))).convert("RGB")
-    palette, file = Image.new("P", (1, 1)), io.BytesIO()
-    ours = [part for colour in ("#FFFFFF", *COLOURS, "#555555") for part in ImageColor.getrgb(colour)]
-    palette.putpalette(ours + image.quantize(240, Image.Quantize.MAXCOVERAGE).getpalette()[: 3 * 240])
-    small = image.quantize(palette=palette, dither=Image.Dither.NONE)
-    small.paste(0, mask=Image.fromarray((np.asarray(image) == 255).all(axis=-1)))  # white paper, not nearly white
-    small.save(file, "PNG", optimize=True)
+    image, file = Image.open(io.BytesIO(_draw(figure, "png", dpi))).convert("RGB"), io.BytesIO()
+    image = image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    image.putpalette([255 if part > 252 else part for part in image.getpalette()])  # white paper, not nearly white
+    image.save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
 def _draw(figure: Figure, kind: str, dpi: int) -> bytes:
-    import matplotlib
-    from matplotlib.text import Text
-
     file = io.BytesIO()
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # dollars are what someone wrote, not mathematics
@@ -72,15 +64,11 @@ def save(figure: Figure, path) -> Path:
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"path: expected .png or .svg, found {path.name!r}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb", buffering=0) as file:
-        file.write(_draw(figure, path.suffix[1:], 120))
-        os.fsync(file.fileno())
+    temporary.write_bytes(_draw(figure, path.suffix[1:], 120))
     return temporary.replace(path)
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     figure._repr_png_ = lambda: png(figure)  # notebooks show it without pyplot and its global list of figures
     return figure
@@ -108,25 +96,16 @@ def frame_strip(clip, sample: Sample | None = None, columns: int = 8) -> Figure:
         axis.imshow(frame)
         axis.set_title(f"#{index} · {second:.2f} s", fontsize=8)
     if sample:
-        figure.suptitle(_question(sample), fontsize=9, ha="left", x=0.01)
+        lines = (_plain(sample.question, 140, 2), _plain(options_text(sample.options), 140, 4))
+        said = "\n".join(filter(None, (*lines, f"answer: {_plain(sample.answer, 130, 2)}")))
+        figure.suptitle(said, fontsize=9, ha="left", x=0.01)
     return figure
 
 
-def _question(sample: Sample) -> str:
-    options = _plain(options_text(sample.options), 140, 4)
-    return "\n".join(
-        filter(None, [_plain(sample.question, 140, 2), options, f"answer: {_plain(sample.answer, 130, 2)}"])
-    )
-
-
 def chain(clip, sample: Sample, reply: str, rewards: Mapping[str, float | None] | None = None) -> Figure:
-    """Draw frames on a time line, the forward path above and the way back below, and the steps of the thinking matched.
-
-    Each step of the thinking stands beside the annotated path of the way it claims, marked right, misplaced, missing
-    or invented; lines lead to the moment a step happened, where the sample knows it.
-    """
+    """Draw frames on a time line, the forward path above, the way back below, and each step of the thinking matched."""
     lanes = chains.lanes(sample, {"": reply}, clip.duration)
-    above, below = ([x for x in lanes if x["way"] == way] for way in ("forward", "reverse"))
+    above, below = ([x for x in lanes if x["way"] == way] for way in WAYS)
     figure = _figure(13, 2 + 0.75 * len(lanes))
     axis = figure.subplots()
     width = min((b - a for a, b in zip(clip.seconds, clip.seconds[1:]) if b > a), default=clip.duration)
@@ -138,7 +117,9 @@ def chain(clip, sample: Sample, reply: str, rewards: Mapping[str, float | None] 
             _lane(axis, side * (1.45 + 1.05 * i), row, clip.duration)
     axis.set(ylim=(-1.3 - 1.05 * len(below), 1 + 1.05 * len(above)), xlim=(-0.17 * clip.duration, 1.05 * clip.duration))
     axis.set_axis_off()
-    axis.set_title(_verdict(sample, reply, rewards or {}), fontsize=9, loc="left")
+    answer = f"answer {_plain(parse(reply).answer, 60, 1) or 'none'}, gold {_plain(sample.answer, 60, 1)}"
+    paid = f"   ·   rewards:   {_paid(rewards)}" if rewards else ""
+    axis.set_title(f"{_plain(sample.question, 140, 2)}\n{answer}{paid}", fontsize=9, loc="left")
     return figure
 
 
@@ -160,14 +141,8 @@ def _lane(axis, y: float, lane: Mapping, duration: float):
             axis.plot([x, second], [y, 0.5 if y > 0 else -0.75], color=COLOURS[0], lw=0.8, zorder=1)
 
 
-def _verdict(sample: Sample, reply: str, rewards: Mapping[str, float | None]) -> str:
-    paid = "".join(f"   {name} {_number(value)}" for name, value in rewards.items())
-    answer = f"answer {_plain(parse(reply).answer, 60, 1) or 'none'}, gold {_plain(sample.answer, 60, 1)}"
-    return f"{_plain(sample.question, 140, 2)}\n{answer}" + f"   ·   rewards:{paid}" * bool(paid)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _paid(rewards: Mapping[str, float | None]) -> str:
+    return "   ".join(f"{name} {'–' if value is None else f'{value:.2f}'}" for name, value in rewards.items())
 
 
 def group(rollouts: Sequence[Mapping]) -> Figure:
@@ -175,7 +150,7 @@ def group(rollouts: Sequence[Mapping]) -> Figure:
     rows = chains.group(rollouts)
     figure = _figure(12, 0.9 + 0.62 * len(rows))
     bar, words = figure.subplots(1, 2, width_ratios=(1, 3))
-    colours = [COLOURS[0] if row["advantage"] >= 0 else COLOURS[1] for row in rows]
+    colours = [COLOURS[row["advantage"] < 0] for row in rows]
     bar.barh([row["name"] for row in rows], [row["advantage"] for row in rows], color=colours)
     bar.axvline(0, color="black", lw=0.8)
     bar.invert_yaxis()
@@ -183,8 +158,8 @@ def group(rollouts: Sequence[Mapping]) -> Figure:
     words.set(ylim=bar.get_ylim(), xlim=(0, 1))
     words.set_axis_off()
     for y, row in enumerate(rows):
-        paid = "   ".join(f"{name} {_number(value)}" for name, value in row["rewards"].items())
-        text = f"{paid}\n{_plain('… ' * (len(row['text']) > 220) + row['text'][-220:], 130, 2)}"
+        end = "… " * (len(row["text"]) > 220) + row["text"][-220:]
+        text = f"{_paid(row['rewards'])}\n{_plain(end, 130, 2)}"
         words.text(0, y, text, va="center", fontsize=8, in_layout=False)  # a long word takes no room from the bars
     return figure
 
@@ -193,21 +168,21 @@ def curves(log: Sequence[Mapping[str, float]]) -> Figure:
     """Draw a training log: rewards by function, share of groups without a signal, length, KL, entropy, loss, by step."""
     names = list(dict.fromkeys(key for row in log for key in row))
     found = {title: keys for title, key in PANELS.items() if (keys := [k for k in names if re.fullmatch(key, k)])}
-    figure = _figure(11, 2.4 * max(1, math.ceil(len(found) / 3)))
+    rows = math.ceil(len(found) / 3)
+    figure = _figure(11, 2.4 * max(1, rows))
     if not found:
         figure.text(0.5, 0.5, "no steps logged yet", ha="center", va="center")
         return figure
-    axes = figure.subplots(math.ceil(len(found) / 3), min(3, len(found)), squeeze=False).flat
-    for (title, keys), axis in zip(found.items(), axes):
+    for n, (title, keys) in enumerate(found.items(), 1):
+        axis = figure.add_subplot(rows, min(3, len(found)), n, title=title)
         for i, key in enumerate(keys):
             points = [(row.get("step", n), row[key]) for n, row in enumerate(log, 1) if key in row]
-            axis.plot(*zip(*points), **_style(i, re.sub(r"^rewards/(.+)/mean$", r"\1", key)))
-        axis.set_title(title, fontsize=9)
+            style = _style(i, re.sub(r"^rewards/(.+)/mean$", r"\1", key))
+            axis.plot(*zip(*points), **style, markevery=math.ceil(len(points) / 12))
+        axis.title.set_fontsize(9)
         axis.grid(alpha=0.3)
         if len(keys) > 1:
             axis.legend(fontsize=7)
-    for axis in list(axes):
-        axis.set_axis_off()
     return figure
 
 
@@ -227,22 +202,23 @@ def radar(variants: Mapping[str, Mapping[tuple[str, str], float]]) -> Figure:
     return figure
 
 
-def _interval(value) -> tuple[float, float, float]:
-    return tuple(value) if isinstance(value, Sequence) else (value, value, value)
+def _percent(values) -> list[list[float]]:
+    """Turn means, or (mean, low, high), each 0 to 1, into three lists of per cent."""
+    rows = [value if isinstance(value, Sequence) else (value, value, value) for value in values]
+    return [[100 * row[k] for row in rows] for k in range(3)]
 
 
 def bars(variants: Mapping[str, Mapping], chance: float | None = None, label: str = "accuracy (%)") -> Figure:
     """Draw bars by label and variant; a value is a mean or (mean, low, high), each 0 to 1; chance is a dotted line."""
     labels = list(dict.fromkeys(key for row in variants.values() for key in row))
     figure = _figure(max(6, 1.1 * len(labels) + 2), 3.2)
-    axis = figure.subplots()
-    width = 0.8 / max(1, len(variants))
+    axis, width = figure.subplots(), 0.8 / max(1, len(variants))
     for i, (name, row) in enumerate(variants.items()):
-        at = [(n + (i - (len(variants) - 1) / 2) * width, *_interval(row[k])) for n, k in enumerate(labels) if k in row]
-        x, mean, low, high = zip(*at) if at else ((), (), (), ())
-        error = [[100 * (m - a) for m, a in zip(mean, low)], [100 * (b - m) for m, b in zip(mean, high)]]
-        style = {"color": COLOURS[i % 7], "hatch": HATCHES[i % 7], "label": _style(i, name)["label"]}
-        axis.bar(x, [100 * m for m in mean], width, yerr=error, edgecolor="white", capsize=3, **style)
+        x = [labels.index(key) + (i - (len(variants) - 1) / 2) * width for key in row]
+        mean, low, high = _percent(row.values())
+        error = [[m - a for m, a in zip(mean, low)], [b - m for m, b in zip(mean, high)]]
+        style = {"color": COLOURS[i % 7], "hatch": HATCHES[i % 7], "label": _plain(name, 30, 1)}
+        axis.bar(x, mean, width, yerr=error, edgecolor="white", capsize=3, **style)
     if chance is not None:
         axis.axhline(100 * chance, color="black", ls=":", label="chance")
     axis.axhline(0, color="black", lw=0.8)
@@ -252,14 +228,10 @@ def bars(variants: Mapping[str, Mapping], chance: float | None = None, label: st
     return figure
 
 
-def gap(variants: Mapping[str, Mapping]) -> Figure:
-    """Draw forward minus reverse by task: {variant: {task: mean or (mean, low, high)}}; above zero, forward is easier."""
-    return bars(variants, label="forward − reverse (points)")
-
-
-def audit(variants: Mapping[str, Mapping], chance: float | None = None) -> Figure:
-    """Draw accuracy by what the model was shown: {variant: {order: mean or (mean, low, high)}}."""
-    return bars(variants, chance, "accuracy (%) by order of frames")
+# Forward minus reverse by task, {variant: {task: mean or (mean, low, high)}}: above zero, forward is easier.
+gap = partial(bars, label="forward − reverse (points)")
+# Accuracy by what the model was shown, {variant: {order: mean or (mean, low, high)}}.
+audit = partial(bars, label="accuracy (%) by order of frames")
 
 
 def ladder(variants: Mapping[str, Mapping]) -> Figure:
@@ -268,7 +240,7 @@ def ladder(variants: Mapping[str, Mapping]) -> Figure:
     axis = figure.subplots()
     for i, (name, row) in enumerate(variants.items()):
         sizes = sorted(row)
-        mean, low, high = ([100 * v for v in side] for side in zip(*(_interval(row[n]) for n in sizes)))
+        mean, low, high = _percent(row[n] for n in sizes)
         axis.plot(sizes, mean, **_style(i, name))
         axis.fill_between(sizes, low, high, color=COLOURS[i % 7], alpha=0.15, lw=0)
     axis.set(xlabel="training rows", ylabel="accuracy (%)", xscale="log")

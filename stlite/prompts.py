@@ -1,10 +1,7 @@
 """What the model is asked and how it is taught to answer: one prompt for SFT, GRPO, evaluation and widgets.
 
-<video> Please take an egocentric view ... what directions do you need to go through to get to your destination?
-Options: A. turn left go straight, B. turn right go straight
-...
-<think>Let's start by thinking reverse ... turn around, go straight, turn right And then think about ...
-Hence, the correct answer is A</think> <answer>A</answer>
+<video> Please take an egocentric view ... Options: A. turn left go straight, B. turn right go straight ...
+<think>Let's start by thinking reverse ... Hence, the correct answer is A</think> <answer>A</answer>
 """
 
 from collections.abc import Sequence
@@ -24,9 +21,6 @@ QUESTIONS = {  # the sub-question, without opening: the paper's wording, its sli
     ("route", "reverse"): "Please describe in detail how to get from the last position in the end view of the "
     "picture back to the starting point.",
 }
-STEMS = {
-    key: OPENING + (text if key[0] == "route" else f"Based on this video, {text}") for key, text in QUESTIONS.items()
-}
 INSTRUCTION = (
     "Please answer in English. Output the thinking process in <think> </think> and final answer in <answer> </answer> "
     "tags, i.e., <think> reasoning process here </think> <answer> answer here </answer>."
@@ -37,7 +31,7 @@ CHOOSE = "Please select the most appropriate answer from the options above and r
 
 def stem(task: str, way: str) -> str:
     """Return the question of a task and way, opening included (paper section 1, mended)."""
-    return STEMS[task, way]
+    return OPENING + ("" if task == "route" else "Based on this video, ") + QUESTIONS[task, way]
 
 
 def options_text(options: Sequence[str]) -> str:
@@ -56,31 +50,16 @@ def problem(sample: Sample, direct: bool = False) -> str:
 
 
 def trace(sample: Sample, way: str | None = None) -> str:
-    """Return the chain that thinks of the path in `way`, by default opposite to the question's (paper section 3).
-
-    An empty string where that path is not annotated.
-    """
+    """Return the chain that thinks of the path in `way`, by default the other one (paper section 3); "" without steps."""
     way = way or {"forward": "reverse", "reverse": "forward"}[sample.way]
     steps = sample.steps_forward if way == "forward" else sample.steps_reverse
-    if not steps:
-        return ""
-    first, then = _sub_question(sample.task, way), _sub_question(sample.task, sample.way)
-    return (
-        f"Let's start by thinking {way} {first} {', '.join(steps)} "
-        f"And then think about {then} Hence, the correct answer is {sample.answer}"
-    )
-
-
-def _sub_question(task: str, way: str) -> str:
-    return QUESTIONS[task, way].removeprefix("Please ")
+    first, then = (QUESTIONS[sample.task, w].removeprefix("Please ") for w in (way, sample.way))
+    chain = f"Let's start by thinking {way} {first} {', '.join(steps)} And then think about {then}"
+    return f"{chain} Hence, the correct answer is {sample.answer}" if steps else ""
 
 
 def reply(thinking: str, answer: str) -> str:
-    """Write a reply in the format that `parse` reads.
-
-    >>> reply("Left, so B", "B")
-    '<think>Left, so B</think> <answer>B</answer>'
-    """
+    """Write a reply in the format that `parse` reads."""
     return (f"<think>{thinking}</think> " if thinking else "") + f"<answer>{answer}</answer>"
 
 
@@ -99,7 +78,5 @@ def target(sample: Sample, recipe: str = "st-cot") -> str:
 def messages(sample: Sample, video: str | None = None, direct: bool = False, answer: str = "") -> list[dict]:
     """Return chat messages with the video's path as a video part; with `answer`, the assistant's turn is appended."""
     content = [{"type": "video", "video": video or sample.video}, {"type": "text", "text": problem(sample, direct)}]
-    chat = [{"role": "user", "content": content}]
-    if answer:
-        chat.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    return chat
+    said = [{"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+    return [{"role": "user", "content": content}, *(said if answer else ())]

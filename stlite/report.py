@@ -17,6 +17,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from stlite import doctor
 from stlite.evaluate import read_records
@@ -28,10 +29,11 @@ PLAIN = ("p", "holm", "mcnemar", "tau")  # numbers that are no shares
 POWER = 2.8  # standard errors that 80 % of runs show at the 5 % level: 1.96 + 0.84
 HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-STYLE = """:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;
-padding:0 1rem}table{border-collapse:collapse;display:block;overflow-x:auto}th,td{padding:.2rem .6rem;text-align:right;
-border-bottom:1px solid #8884;max-width:28rem;overflow-wrap:anywhere}th:first-child,td:first-child{text-align:left}
-img{max-width:100%;background:#fff}figure{margin:1rem 0}"""
+HEADLINE = (
+    "Mean of choices {accuracy} % [{low}, {high}] on {n} questions of {recordings} recordings, chance {chance} %. Unread "
+    "{unread} %, truncated {truncated} %, failed {failed} %, all counted as wrong. Another run of this size must differ by "
+    "{detectable} points to be told apart."
+)
 
 
 def table(records: Records, seed: int = 0) -> list[dict]:
@@ -39,27 +41,27 @@ def table(records: Records, seed: int = 0) -> list[dict]:
 
     `detectable` is the difference from another run of this size that 80 % of such runs would show (5 % level).
     """
-    rows = []
+    from statsmodels.stats.proportion import proportion_confint
+
+    rows, chances = [], []
     for (task, way), group, found in cells_and_mean(records, seed=seed):
-        chances = [row["chance"] for row in rows if row["task"] != "route"]
-        mean = sum(chances) / len(chances) if task == MEAN else None
-        rows.append({"task": task, "way": way} | _row(group, found, mean))
+        n, reasons, wilson, chance = len(group), Counter(r["reason"] for r in group), (None, None), None
+        if task == MEAN:
+            chance = fmean(chances)
+        elif task != "route":
+            wilson = map(float, proportion_confint(sum(r["value"] for r in group), n, method="wilson"))
+            chance = fmean(1 / len(r["options"]) for r in group)
+            chances.append(chance)
+        row = {"task": task, "way": way, "n": n, "recordings": found["recordings"], "accuracy": found["estimate"]}
+        row |= {"low": found["low"], "high": found["high"]} | dict(zip(("wilson_low", "wilson_high"), wilson))
+        row |= {
+            "chance": chance,
+            "adjusted": None if chance in (None, 1) else (row["accuracy"] - chance) / (1 - chance),
+        }
+        row["unread"] = sum(reasons[k] for k in ("ambiguous", "unreadable", "absent")) / n
+        row |= {k: reasons[k] / n for k in ("truncated", "failed")}
+        rows.append(row | {"detectable": POWER * 2**0.5 * found["se"]})
     return rows
-
-
-def _row(records: Records, found: dict, chance: float | None) -> dict:
-    n, reasons, wilson = len(records), Counter(r["reason"] for r in records), (None, None)
-    if records[0]["kind"] == "choice" and chance is None:
-        from statsmodels.stats.proportion import proportion_confint
-
-        wilson = map(float, proportion_confint(sum(r["value"] for r in records), n, method="wilson"))
-        chance = sum(1 / len(r["options"]) for r in records) / n
-    row = {"n": n, "recordings": found["recordings"], "accuracy": found["estimate"]}
-    row |= {k: found[k] for k in ("low", "high")} | dict(zip(("wilson_low", "wilson_high"), wilson))
-    row |= {"chance": chance, "adjusted": None if chance in (None, 1) else (row["accuracy"] - chance) / (1 - chance)}
-    row["unread"] = sum(reasons[k] for k in ("ambiguous", "unreadable", "absent")) / n
-    row |= {k: reasons[k] / n for k in ("truncated", "failed")}
-    return row | {"detectable": POWER * 2**0.5 * found["se"]}
 
 
 def cells(records: Records) -> dict[tuple[str, str], tuple[float, float, float]]:
@@ -75,9 +77,9 @@ def gap(records: Records, seed: int = 0) -> list[dict]:
     if not tasks:
         return []
     signs = [[(cell[0] == t) * (1 if cell[1] == "forward" else -1) for cell in cells] for t in tasks]
-    found = intervals(sums, counts, [*signs, [sum(s) / len(tasks) for s in zip(*signs)]], seed=seed)
+    found = intervals(sums, counts, [*signs, [fmean(s) for s in zip(*signs)]], seed=seed)
     return [
-        {"task": t, "gap": f["estimate"]} | {k: f[k] for k in ("low", "high")} for t, f in zip([*tasks, MEAN], found)
+        {"task": t, "gap": f["estimate"], "low": f["low"], "high": f["high"]} for t, f in zip([*tasks, MEAN], found)
     ]
 
 
@@ -85,11 +87,9 @@ def routes(records: Records) -> list[dict]:
     """Average what route scores are made of, by way: turns, landmarks, their order; a reply not read counts as 0."""
     rows = []
     for (task, way), group in by_cell(r for r in records if r["kind"] == "route").items():
-        row = {"task": task, "way": way, "n": len(group)}
-        for name in group[0]["route"]:
-            values = [r["route"][name] for r in group if r["route"][name] is not None]
-            row[name] = sum(values) / len(values) if values else None
-        rows.append(row)
+        parts = {name: [v for r in group if (v := r["route"][name]) is not None] for name in group[0]["route"]}
+        means = {name: fmean(values) if values else None for name, values in parts.items()}
+        rows.append({"task": task, "way": way, "n": len(group)} | means)
     return rows
 
 
@@ -100,10 +100,10 @@ def shortcuts(records: Records) -> list[dict]:
         groups[r["group"]].append(r)
     for name in random.Random(0).sample(sorted(groups), len(groups)):
         chosen += groups[name] if len(chosen) < JUDGED else []
-    make = (
-        Sample(r["id"], r["video"], r["task"], r["way"], "-", r["gold"], r["options"], group=r["group"]) for r in chosen
+    same = ("id", "video", "task", "way")
+    return doctor.shortcuts(
+        Sample(*(r[k] for k in same), "-", r["gold"], r["options"], group=r["group"]) for r in chosen
     )
-    return doctor.shortcuts(make)
 
 
 def choices_of(records: Records) -> list[dict]:
@@ -116,17 +116,9 @@ def summary(records: Records, title: str = "run", others: Mapping[str, Records] 
     tables = {"Accuracy": table(records), "Forward minus reverse": gap(records), "Routes": routes(records)}
     tables["Without looking"] = shortcuts(records)
     tables["Beside it"] = beside({title: records, **others}) if others else []
-    notes = [_headline(row) for row in tables["Accuracy"] if row["task"] == MEAN]
+    shown = {name: _cell(name, value) for name, value in tables["Accuracy"][-1].items()}
+    notes = [HEADLINE.format(**shown)] if shown["task"] == MEAN else []
     return {"title": title, "notes": notes, "tables": {name: rows for name, rows in tables.items() if rows}}
-
-
-def _headline(mean: dict) -> str:
-    p = {k: f"{100 * v:.1f}" for k, v in mean.items() if isinstance(v, float)}
-    return (
-        f"Mean of choices {p['accuracy']} % [{p['low']}, {p['high']}] on {mean['n']} questions of {mean['recordings']} "
-        f"recordings, chance {p['chance']} %. Unread {p['unread']} %, truncated {p['truncated']} %, failed {p['failed']} "
-        f"%, all counted as wrong. Another run of this size must differ by {p['detectable']} points to be told apart."
-    )
 
 
 def compare(a: Records, b: Records, names: Sequence[str] = ("a", "b"), seed: int = 0) -> dict:
@@ -135,10 +127,9 @@ def compare(a: Records, b: Records, names: Sequence[str] = ("a", "b"), seed: int
     `p` is the larger of McNemar's, which knows no recordings, and that of the t-test over recordings. Runs without a
     common question, or with other answers or options under one id, raise ValueError.
     """
-    pairs = paired(a, b)
+    pairs, same = paired(a, b), ("id", "task", "way", "gold")
     only = f"{len(a) - len(pairs)} only in {names[0]}, {len(b) - len(pairs)} only in {names[1]}"
     note = f"{names[1]} minus {names[0]}: {len(pairs)} questions in both, {only}."
-    same = ("id", "task", "way", "gold")
     flips = [
         {k: x[k] for k in same}
         | {"before": x["answer"], "after": y["answer"], "change": f"{x['reason']} to {y['reason']}"}
@@ -163,39 +154,41 @@ def paired(a: Records, b: Records) -> list[tuple[dict, dict]]:
 
 def differences(pairs: Sequence[tuple[dict, dict]], seed: int = 0) -> list[dict]:
     """Return a row per task and way, then the mean over choices, of second minus first in pairs of records."""
+    from scipy.stats import t
+    from statsmodels.stats.contingency_tables import mcnemar
     from statsmodels.stats.multitest import multipletests
 
-    changes = [x | {"value": y["value"] - x["value"]} for x, y in pairs]
-    found = cells_and_mean(changes, lowest=-1.0, seed=seed)
-    rows = [{"task": task, "way": way} | _difference(group, f) for (task, way), group, f in found]
+    rows, changes = [], [x | {"value": y["value"] - x["value"]} for x, y in pairs]
+    for (task, way), group, found in cells_and_mean(changes, lowest=-1.0, seed=seed):
+        gained, lost = (sum(sign * r["value"] > 0 for r in group) for sign in (1, -1))
+        exact = None if task == "route" else float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)
+        clustered = 2 * t.sf(abs(found["estimate"]) / max(found["se"], 1e-12), max(found["recordings"] - 1, 1))
+        row = {"task": task, "way": way, "n": len(group), "recordings": found["recordings"]}
+        row |= {"difference": found["estimate"], "low": found["low"], "high": found["high"], "gained": gained}
+        row |= {"lost": lost, "mcnemar": exact, "p": max(float(clustered), exact or 0.0)}
+        rows.append(row | {"detectable": POWER * found["se"]})
     cells = [row for row in rows if row["task"] != MEAN]
     for row, holm in zip(cells, multipletests([row["p"] for row in cells], method="holm")[1]):
         row["holm"] = float(holm)
     return rows
 
 
-def _difference(changes: Records, found: dict) -> dict:
-    from scipy.stats import t
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    gained, lost = (sum(sign * r["value"] > 0 for r in changes) for sign in (1, -1))
-    exact = float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue) if changes[0]["kind"] == "choice" else None
-    row = {"n": len(changes), "recordings": found["recordings"], "difference": found["estimate"]}
-    row |= {"low": found["low"], "high": found["high"], "gained": gained, "lost": lost, "mcnemar": exact}
-    ratio = abs(found["estimate"]) / max(found["se"], 1e-12)
-    clustered = 2 * float(t.sf(ratio, max(found["recordings"] - 1, 1)))
-    return row | {"p": max(clustered, exact or 0.0), "detectable": POWER * found["se"]}
-
-
 def beside(runs: Mapping[str, Records], seed: int = 0) -> list[dict]:
     """Set the mean of choices of several runs beside one another, with the paired difference from the first."""
     rows, first = [], choices_of(next(iter(runs.values())))
+    names = {
+        "paired": "n",
+        "difference": "difference",
+        "from": "low",
+        "to": "high",
+        "p": "p",
+        "detectable": "detectable",
+    }
     for name, records in runs.items():
         mean = table(choices_of(records), seed)[-1]
         row = {"run": name} | {k: mean[k] for k in ("n", "accuracy", "low", "high", "chance", "unread", "failed")}
         change = differences(paired(first, records), seed)[-1] if rows else {}
-        renamed = {"paired": "n", "difference": "difference", "from": "low", "to": "high", "p": "p"}
-        rows.append(row | {new: change.get(old) for new, old in [*renamed.items(), ("detectable", "detectable")]})
+        rows.append(row | {new: change.get(old) for new, old in names.items()})
     return rows
 
 
@@ -220,7 +213,7 @@ def _safe(report: dict, mark) -> tuple[list[str], list[tuple[str, list[list[str]
 
 def _cell(name: str, value: object) -> str:
     if isinstance(value, float):  # shares become per cent
-        return f"{value:.3g}" if name in PLAIN else f"{100 * value:.1f}"
+        return f"{value:.3g}" if name in PLAIN else f"{100 * value:z.1f}"
     return "" if value is None else str(value)
 
 
@@ -250,8 +243,7 @@ def html(report: dict, pictures: Sequence[tuple[str, bytes | str]] = ()) -> str:
     for name, (head, *body) in tables:
         lines = ["<tr><th>" + "<th>".join(head), *("<tr><td>" + "<td>".join(line) for line in body)]
         parts.append(f"<h2>{name}</h2>\n<table>\n" + "\n".join(lines) + "\n</table>")
-    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    return "\n".join(["<!doctype html>", head, f"<title>{title}</title><style>{STYLE}</style>", *parts, ""])
+    return page(report["title"], "report.css", "\n".join(parts))
 
 
 def _figure(title: str, picture: bytes | str) -> str:
@@ -261,15 +253,26 @@ def _figure(title: str, picture: bytes | str) -> str:
     return f'<figure><img src="{source}" alt="{escape(title)}"><figcaption>{escape(title)}</figcaption></figure>'
 
 
+def page(title: str, style: str, body: str, policy: str = POLICY) -> str:
+    """Write a page that needs nothing else, `style` a file of this folder; scripts run only as `policy` allows."""
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme"'
+    head += f' content="light dark"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+    rules = Path(__file__).with_name(style).read_text("utf-8")
+    return f"<!doctype html>\n{head}\n<title>{escape(title)}</title><style>{rules}</style>\n{body}\n"
+
+
 def csv(report: dict) -> str:
-    """Render a report as CSV, all tables in one, shares from 0 to 1; what a spreadsheet would run gets a quote mark."""
-    rows = [{"table": title, **row} for title, rows in report["tables"].items() for row in rows]
+    """Render a report as CSV, all tables in one, shares from 0 to 1."""
+    return sheet([{"table": title, **row} for title, rows in report["tables"].items() for row in rows])
+
+
+def sheet(rows: Sequence[Mapping]) -> str:
+    """Write rows as CSV; text that a spreadsheet would run as a formula gets an apostrophe before it."""
     names, file = dict.fromkeys(name for row in rows for name in row), io.StringIO()
-    lines = [names, *([row.get(name) for name in names] for row in rows)]
-    runs = tuple("=+-@\t\r")
-    csv_library.writer(file, lineterminator="\n").writerows(
-        [f"'{cell}" if isinstance(cell, str) and cell.startswith(runs) else cell for cell in line] for line in lines
-    )
+    writer = csv_library.writer(file, lineterminator="\n")
+    for line in (names, *([row.get(name) for name in names] for row in rows)):
+        texts = [json.dumps(cell) if isinstance(cell, (list, tuple)) else cell for cell in line]
+        writer.writerow([f"'{t}" if isinstance(t, str) and t.startswith(tuple("=+-@\t\r")) else t for t in texts])
     return file.getvalue()
 
 
@@ -307,16 +310,15 @@ def main(argv: list[str] | None = None) -> None:
     """Report on run folders; of two or more, also on how each differs from the first."""
     parser = argparse.ArgumentParser(prog="python -m stlite.report", description=main.__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, or a file of records")
-    for ending in RENDER:
-        parser.add_argument(f"--{ending[1:]}", metavar="FILE", help=f"write the report as {ending}")
-    args = vars(parser.parse_args(argv))
-    names = [Path(run).name for run in args["runs"]]
-    names = names if len({*names}) == len(names) else args["runs"]
-    made = report({name: read_records(run) for name, run in zip(names, args["runs"])})
+    files = {"dest": "files", "action": "append", "default": [], "metavar": "FILE"}
+    parser.add_argument(*(f"--{ending[1:]}" for ending in RENDER), **files, help="write the report as its ending says")
+    args = parser.parse_args(argv)
+    names = [Path(run).name for run in args.runs]
+    names = names if len({*names}) == len(names) else args.runs
+    made = report({name: read_records(run) for name, run in zip(names, args.runs)})
     print(text(made))
-    for ending in RENDER:
-        if path := args[ending[1:]]:
-            print("written:", save(made, path))
+    for path in args.files:
+        print("written:", save(made, path))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""Rewards in TRL's shape: lists in, one float or None a reply out.
-
-`accuracy_reward(["<think>…</think> <answer>B</answer>"], kind=["choice"], options=[["left", "right"]], answer=["B"])`
-is `[1.0]`.
-"""
+"""Rewards in TRL's shape: lists in, one float or None a reply out."""
 
 import re
 from functools import lru_cache
@@ -69,18 +65,14 @@ def consistency_reward(
 
 def _consistency(reply: Reply, task: str, way: str, options, answer: str, forward, reverse) -> float | None:
     opposite, other, asked = ("forward", forward, reverse) if way == "reverse" else ("reverse", reverse, forward)
-    if not other or not asked or _flat(reverse_path(other, task, opposite)) != _flat(asked):
+    back = [tokens(" ".join(reverse_path(steps, task, opposite))) for steps in (other, reply.steps)]
+    if not other or not asked or back[0] != tokens(" ".join(asked)):
         return None
     if reply.reason or reply.way != opposite or letter(reply, options) != answer:
         return 0.0
-    path = _flat(reverse_path(reply.steps, task, opposite))
-    near = [similarity(path, tokens(option)) for option in options]
+    near = [similarity(back[1], tokens(option)) for option in options]
     best = near.pop(LETTERS.index(answer))
     return best if best > max(near, default=0.0) else 0.0
-
-
-def _flat(steps) -> tuple[str, ...]:
-    return tokens(" ".join(steps))
 
 
 def route_reward(completions, *, kind, answer, **kwargs) -> list[float | None]:

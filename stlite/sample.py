@@ -1,16 +1,12 @@
-"""One question about one video.
-
-A row of a samples file (JSONL):
-`{"id": "w0007/direction/reverse", "video": "part1/w0007.mp4", "task": "direction", "way": "reverse",
-  "question": "Please take ...", "options": ["turn around turn left", "turn around turn right"], "answer": "B", ...}`
-"""
+"""One question about one video, and files of them: {"id": "w7/route/reverse", "video": "part1/w7.mp4", …} in JSONL."""
 
 import json
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
+from dataclasses import replace as replace
 from pathlib import Path
 
 TASKS = ("route", "direction", "landmark", "action")
@@ -18,8 +14,7 @@ WAYS = ("forward", "reverse")
 LETTERS = "ABCDEFGH"
 TUPLES = ("options", "steps_forward", "steps_reverse", "moments")
 MAX_BYTES = 100 * 2**20
-
-__all__ = ["LETTERS", "TASKS", "WAYS", "Sample", "SampleError", "read_jsonl", "replace", "safe_path", "write_jsonl"]
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell a lone one, and no file can hold it
 
 
 class SampleError(ValueError):
@@ -35,8 +30,8 @@ class Sample:
     """One question about one video; building one that is wrong raises SampleError.
 
     >>> s = Sample("1", "a.mp4", "direction", "forward", "Where?", "B", ("turn left", "turn right"))
-    >>> s.kind, s.gold
-    ('choice', 'turn right')
+    >>> s.kind, s.letters, s.gold
+    ('choice', 'AB', 'turn right')
     """
 
     id: str
@@ -56,38 +51,33 @@ class Sample:
     origin: str = ""  # file:line
 
     def __post_init__(self):
-        for name in TUPLES:
-            value = getattr(self, name)
-            if not isinstance(value, (list, tuple)):
-                self.refuse(name, "a list", value)
-            object.__setattr__(self, name, tuple(value))
-        self._check_texts()
-        self._check_answer()
-
-    def _check_texts(self):
         for f in fields(self):
             value = getattr(self, f.name)
+            if f.name in TUPLES:
+                if not isinstance(value, (list, tuple)):
+                    self.refuse(f.name, "a list", value)
+                object.__setattr__(self, f.name, tuple(value))
             if f.name == "moments":
-                if not all(_is_number(v) for v in value):
+                if not all(
+                    isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < float("inf") for v in value
+                ):
                     self.refuse(f.name, "finite numbers", value)
-            elif not all(_is_text(v) for v in (value if f.name in TUPLES else (value,))):
+            elif not all(map(_is_text, value if f.name in TUPLES else (value,))):
                 self.refuse(f.name, "text (Unicode without lone surrogates)", value)
+        self._check_values()
+        safe_path(self.video, where=self.origin)
+
+    def _check_values(self):
         for name, allowed in (("task", TASKS), ("way", WAYS)):
             if getattr(self, name) not in allowed:
                 self.refuse(name, "one of " + ", ".join(allowed), getattr(self, name))
         for name in ("id", "video", "question"):
             if not getattr(self, name).strip():
                 self.refuse(name, "text that is not empty", getattr(self, name))
-        safe_path(self.video, where=self.origin)
-
-    def _check_answer(self):
-        if self.kind == "route":
-            if self.options:
-                self.refuse("options", "none, for a route", self.options)
-            return
-        if not 1 <= len(self.options) <= len(LETTERS):
-            self.refuse("options", f"1 to {len(LETTERS)} texts", self.options)
-        if len(self.answer) != 1 or self.answer not in self.letters:
+        choice = self.kind == "choice"
+        if not (1 <= len(self.options) <= len(LETTERS) if choice else not self.options):
+            self.refuse("options", f"1 to {len(LETTERS)} texts, none for a route", self.options)
+        if choice and self.answer not in tuple(self.letters):
             self.refuse("answer", f"one of the letters {self.letters}", self.answer)
 
     def refuse(self, field: str, expected: str, found: object):
@@ -101,7 +91,7 @@ class Sample:
 
     @property
     def letters(self) -> str:
-        """The letters of the options, "ABCD" for four."""
+        """The letters of the options."""
         return LETTERS[: len(self.options)]
 
     @property
@@ -116,14 +106,7 @@ class Sample:
 
 
 def _is_text(value: object) -> bool:
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell and no file can hold
-        return False
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, str) and (value.isascii() or not SURROGATE.search(value))
 
 
 def safe_path(path: str, root: str | os.PathLike | None = None, where: str = "") -> Path:
@@ -149,10 +132,11 @@ def from_dict(row: dict, origin: str = "") -> Sample:
     if not isinstance(row, dict):
         raise SampleError(origin, "row", "an object", row)
     names = [f.name for f in fields(Sample)]
-    if unknown := [k for k in row if k not in names]:
-        raise SampleError(origin, unknown[0], "a field of Sample: " + ", ".join(names), unknown[0])
-    if missing := [n for n in names[:6] if n not in row]:
-        raise SampleError(origin, missing[0], "this field to be present", sorted(row))
+    for name in [*row, *names[:6]]:
+        if name not in names or name not in row:
+            raise SampleError(
+                origin, name, "the fields of Sample, the first six present: " + ", ".join(names), list(row)
+            )
     return Sample(**{"origin": origin, **row})
 
 
@@ -186,13 +170,18 @@ def write_jsonl(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
-    """Write a text file atomically: a temporary file beside it, fsync, rename."""
+    """Write a text file in UTF-8, atomically."""
+    return write_bytes(path, [text.encode("utf-8")])
+
+
+def write_bytes(path: str | os.PathLike, parts: Iterable[bytes]) -> Path:
+    """Write a file atomically: a temporary file beside it, fsync, rename."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -1,14 +1,11 @@
-"""Score a reply against its sample: a choice by its letter, a route by the steps it describes.
-
-`score(sample, "<think>…</think> <answer>C</answer>")` gives `Score(value=0.0, reason="wrong", answer="C",
-explanation="C, annotated B")`; "Turn left at the gate, then go straight" earns a route what its turns and landmarks are worth.
-"""
+"""Score a reply against its sample: a choice by its letter, a route by the steps it describes."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
+from statistics import fmean
 
 from stlite.parse import LETTER, MARKS, Reply, parse
 from stlite.sample import LETTERS, Sample
@@ -35,8 +32,6 @@ def score(sample: Sample, reply: Reply | str) -> Score:
         return score_route(reply, sample.answer or sample.refuse("answer", "an annotated route", ""))
     return score_choice(reply, sample.options, sample.answer)
 
-
-# ---- choices ---------------------------------------------------------------------------------------------------------
 
 RULED_OUT = re.compile(
     r"\b(?:[Nn]ot|rather than|instead of|unlike|ruled? out|ruling out|eliminate|neither|except)(?: options?)?"
@@ -94,8 +89,6 @@ def _plain(text: str) -> str:
     return " ".join(word for word in re.findall(r"[^\W_]+", text.casefold()) if word not in ARTICLES)
 
 
-# ---- steps -----------------------------------------------------------------------------------------------------------
-
 OWN = r"(?:the |your |my |our |its |a )?"
 AT = rf"(?:on|at|by|along) {OWN}(?:far |immediate )?"
 TURNING = r"(?:(?:turn|bear|veer|go|head|keep|swing|walk)(?:s|ed|ing)? (?:to )?(?:the |your )?)?"
@@ -127,19 +120,10 @@ SAYINGS = {  # what is meant: how it is said, in lower case without hyphens; the
     "car park": r"(?:car ?park|parking (?:lot|area|place))\b",
     "living room": r"(?:living room|sitting room|lounge)\b",
 }
-KINDS = {
-    "nothing": "stop",
-    "straight": "straight",
-    "on left": "side",
-    "on right": "side",
-    "car park": "thing",
-    "living room": "thing",
-} | dict.fromkeys(("take", "put", "on", "off", "close", "open"), "deed")
-READ = re.compile(
-    r"\b(?:"
-    + "|".join(f"(?P<_{i}>{said})" for i, said in enumerate(SAYINGS.values()))
-    + r")|(?P<word>[^\W\d_]+)|[^\s\w]|\d+"
-)
+KINDS = {"nothing": "stop", "straight": "straight", "car park": "thing", "living room": "thing"}
+KINDS |= {"on left": "side", "on right": "side"} | dict.fromkeys(("take", "put", "on", "off", "close", "open"), "deed")
+EITHER = "|".join(f"(?P<_{i}>{said})" for i, said in enumerate(SAYINGS.values()))
+READ = re.compile(rf"\b(?:{EITHER})|(?P<word>[^\W\d_]+)|[^\s\w]|\d+")
 SAME = {  # each line: words for one thing, the first standing for all
     word: line.split()[0]
     for line in """sofa couch settee loveseat|stair staircase stairwell stairway|lift elevator|tap faucet|stove cooker
@@ -150,10 +134,8 @@ SAME = {  # each line: words for one thing, the first standing for all
     purple violet""".replace("\n", "|").split("|")
     for word in line.split()
 }
-SILENT = frozenset(
-    re.findall(
-        r"\w+",
-        """a about across after again all along an and another any are around arrive as at away back be bear before behind
+SILENT = frozenset(re.findall(r"\w+",
+    """a about across after again all along an and another any are around arrive as at away back be bear before behind
     beside between bit by can come cut degree direction down each end enter entering exit far final finally find first
     follow following for from front get give go goe going hand hang have he head heading here i immediately in inside
     into is it its just keep keeping last lastly leave leaving left long make making me moment move moving must my near
@@ -161,9 +143,7 @@ SILENT = frozenset(
     reaching return returning round run second see side slight slightly sharp sharply so some soon start starting
     step stepping stop stopping take taken taking that the their them then there these third this through till to
     toward towards turn turned turning under until up upon veer walk walked walking way we when where which while will
-    with would you your yourself 90""",
-    )
-)
+    with would you your yourself 90"""))  # fmt: skip
 
 
 def read(text: str) -> list[tuple[str, str]]:
@@ -186,11 +166,7 @@ def _meaning(match: re.Match) -> tuple[str, str]:
 
 
 def tokens(text: str) -> tuple[str, ...]:
-    """Return what a step means, so that two ways to say it are equal; its bare words where nothing is left.
-
-    >>> tokens("take a right at the stairs") == tokens("turn right by the staircase")
-    True
-    """
+    """Return what a step means, so that two ways to say it are equal; its bare words where nothing is left."""
     return tuple(word for _, word in read(text) if word) or tuple(_plain(text).split())
 
 
@@ -199,9 +175,6 @@ def similarity(a: Sequence, b: Sequence) -> float:
     from rapidfuzz.distance import Levenshtein
 
     return Levenshtein.normalized_similarity(list(a), list(b))
-
-
-# ---- routes ----------------------------------------------------------------------------------------------------------
 
 
 def score_route(reply: Reply, answer: str) -> Score:
@@ -219,21 +192,18 @@ def compare(reference: str, route: str) -> dict[str, float | None]:
     """Compare a route with the annotated one; every column is 0 to 1, but tau -1 to 1; None where there is none to compare.
 
     As in the paper's judging (section 5) extra turns and missing landmarks cost, extra landmarks do not.
-
-    >>> compare("Turn left at the gate.", "At the gate make a right.")["value"]
-    0.0
     """
     a, b = read(reference), read(route)
-    turns, legs = (similarity(f(a), f(b)) for f in (_turns, _legs))
+    turns, legs = (similarity(_words(a, *k), _words(b, *k)) for k in (("turn",), ("turn", "straight")))
     wanted, found = _things(a), _things(b)
     pairs = _match(wanted, found)
     tau = _tau(pairs)
     recall = len(pairs) / len(wanted) if wanted else None
-    deeds, done = ([word for kind, word in said if kind == "deed"] for said in (a, b))
-    action = similarity(deeds, done) if deeds else None
+    deeds = _words(a, "deed")
+    action = similarity(deeds, _words(b, "deed")) if deeds else None
     order = 1.0 if tau is None else (1 + tau) / 2
     content = [part for part in (recall if recall is None else recall * order, action) if part is not None]
-    place = sum(content) / len(content) if content else 1.0
+    place = fmean(content) if content else 1.0
     direction = 0.75 * turns + 0.25 * legs
     return {
         "value": direction**2 * (1 + place) / 2,  # squared: half of the turns right is not half of the way
@@ -247,21 +217,13 @@ def compare(reference: str, route: str) -> dict[str, float | None]:
 
 
 def reverse_consistency(there: str, back: str) -> float:
-    """Return how well one route is another walked back, 0 to 1: turns mirrored in opposite order, landmarks in opposite order.
-
-    >>> reverse_consistency("Turn left at the gate, then right at the shop.", "Turn around. Left at the shop, right at the gate.")
-    1.0
-    """
+    """Return how well one route is another walked back, 0 to 1: turns mirrored in opposite order, landmarks in opposite order."""
     a, b = read(there), read(back)
-    mirrored = [MIRROR.get(turn, turn) for turn in reversed(_turns(a))]
+    both = [MIRROR.get(turn, turn) for turn in reversed(_words(a, "turn"))], _words(b, "turn")
+    for turns in both:  # a way back may name a turn-round at its start and at its end, or not
+        turns[:] = turns[turns[:1] == ["around"] : len(turns) - (len(turns) > 1 and turns[-1] == "around")]
     tau = _tau(_match(_things(a), _things(b)))
-    return similarity(_without_ends(mirrored), _without_ends(_turns(b))) * (1.0 if tau is None else (1 - tau) / 2)
-
-
-def _without_ends(turns: list[str]) -> list[str]:
-    """Drop a turn-round at the start and at the end: a way back may name it or not."""
-    start, end = turns[:1] == ["around"], len(turns) > 1 and turns[-1] == "around"
-    return turns[start : len(turns) - end]
+    return similarity(*both) * (1.0 if tau is None else (1 - tau) / 2)
 
 
 def ngrams(reference: str, route: str) -> dict[str, float]:
@@ -274,13 +236,9 @@ def ngrams(reference: str, route: str) -> dict[str, float]:
     return {"rouge_l": rouge, "bleu": min(bleu, 1.0), "chrf": min(chrf, 1.0)}
 
 
-def _turns(pairs: Pairs) -> list[str]:
-    return [word for kind, word in pairs if kind == "turn"]
-
-
-def _legs(pairs: Pairs) -> list[str]:
-    """List turns and stretches straight on, one "straight" for a run of them."""
-    words = [word for kind, word in pairs if kind in ("turn", "straight")]
+def _words(pairs: Pairs, *kinds: str) -> list[str]:
+    """List the meanings of these kinds, one "straight" for a run of them."""
+    words = [word for kind, word in pairs if kind in kinds]
     return [w for i, w in enumerate(words) if w != "straight" or words[i - 1 : i] != ["straight"]]
 
 
@@ -303,5 +261,4 @@ def _match(wanted: Sequence[frozenset], found: Sequence[frozenset]) -> list[tupl
 
 def _tau(pairs: Sequence[tuple[int, int]]) -> float | None:
     """Return Kendall's tau of the places of paired landmarks, -1 to 1; None below two of them."""
-    signs = [1 if b > a else -1 for (_, a), (_, b) in combinations(pairs, 2)]
-    return sum(signs) / len(signs) if signs else None
+    return fmean(1 if b > a else -1 for (_, a), (_, b) in combinations(pairs, 2)) if len(pairs) > 1 else None

@@ -1,11 +1,4 @@
-"""Splits that do not leak: questions about one recording never stand on both sides.
-
->>> from stlite.sample import Sample
->>> s = [Sample(f"{i}{w}", f"{i}.mp4", "route", w, "How?", "So.") for i in range(10) for w in ("forward", "reverse")]
->>> train, test = by_recording(s, 0.2)
->>> len(train), len(test), check_overlap(train, test)
-(16, 4, None)
-"""
+"""Splits that do not leak: questions about one recording never stand on both sides."""
 
 import random
 from collections import defaultdict
@@ -66,7 +59,7 @@ def kfold(samples: Iterable[Sample], k: int = 5, seed: int = 0) -> list[tuple[li
     takes = _takes(samples, seed)
     if not 2 <= k <= len(takes):
         raise ValueError(f"k: expected 2 to {len(takes)}, the number of recordings, found {k}")
-    folds: list[list[Sample]] = [[] for _ in range(k)]
+    folds = [[] for _ in range(k)]
     for some in sorted(takes, key=len, reverse=True):
         min(folds, key=len).extend(some)
     return [([s for other in folds if other is not fold for s in other], fold) for fold in folds]

@@ -10,20 +10,10 @@ from collections.abc import Callable, Sequence
 
 AROUND = "turn around"
 OPPOSITES = (
-    ("left", "right"),
-    ("open", "close"),
-    ("pick up", "put down"),
-    ("switch on", "switch off"),
-    ("turn on", "turn off"),
-    ("raise", "lower"),
-    ("enter", "leave"),
-    ("go up", "go down"),
-    ("push", "pull"),
-    ("take", "return"),
-    ("lock", "unlock"),
-    ("stand up", "sit down"),
+    "left|right, open|close, pick up|put down, switch on|switch off, turn on|turn off, raise|lower, enter|leave, "
+    "go up|go down, push|pull, take|return, lock|unlock, stand up|sit down"
 )
-SWAP = {a: b for pair in OPPOSITES for a, b in (pair, pair[::-1])}
+SWAP = {a: b for pair in (both.split("|") for both in OPPOSITES.split(", ")) for a, b in (pair, pair[::-1])}
 SWAP_PATTERN = re.compile(r"\b(" + "|".join(sorted(SWAP, key=len, reverse=True)) + r")\b", re.I)
 TURNED_ROUND = re.compile(r"^\s*(?:please\s+)?(turn (a?round|back)|make a u-turn|go back)\b", re.I)
 
@@ -47,40 +37,33 @@ def reverse_step(step: str) -> str:
 def reverse_path(steps: Sequence[str], task: str, way: str = "forward") -> tuple[str, ...]:
     """Walk a list of steps back; `way` is the way the given steps run (paper section 3).
 
-    >>> reverse_path(("turn left", "go straight"), "direction")
-    ('turn around', 'go straight', 'turn right')
     >>> reverse_path(("turn around", "go straight", "turn right"), "direction", "reverse")
     ('turn left', 'go straight')
     """
     if task == "landmark":
-        return tuple(steps)[::-1]
+        return tuple(reversed(steps))
+    undone = tuple(map(reverse_step, reversed(steps)))
     if task == "action":
-        return tuple(map(reverse_step, steps))[::-1]
+        return undone
     if way == "forward":
-        return (AROUND, *map(reverse_step, reversed(steps)))
-    return tuple(map(reverse_step, reversed(steps[1:] if steps and TURNED_ROUND.match(steps[0]) else steps)))
+        return (AROUND, *undone)
+    return undone[:-1] if steps and TURNED_ROUND.match(steps[0]) else undone
 
 
 def wrong_way(steps: Sequence[str], task: str, way: str) -> tuple[str, ...]:
     """List the same path as it runs the other way, the turn at the start of a way back kept in its place."""
-    if task != "direction" or way == "forward":
-        return reverse_path(steps, task if task != "direction" else "action")
-    head = tuple(steps[:1]) if steps and TURNED_ROUND.match(steps[0]) else ()
-    return head + reverse_path(steps[len(head) :], "action")
+    head = int(task == "direction" and way == "reverse" and bool(steps) and bool(TURNED_ROUND.match(steps[0])))
+    return (*steps[:head], *reverse_path(steps[head:], "action" if task == "direction" else task))
 
 
-def _undo_at(i: int) -> Edit:
-    return lambda steps: (*steps[:i], reverse_step(steps[i]), *steps[i + 1 :])
+def _undo(at: int | None = None) -> Edit:
+    """Undo one step, or all of them."""
+    return lambda steps: tuple(reverse_step(s) if at in (None, i) else s for i, s in enumerate(steps))
 
 
-def _exchange_at(i: int, a: str, b: str) -> Edit:
+def _exchange(a: str, b: str, at: int | None = None) -> Edit:
     labels = {a: b, b: a}
-    return lambda steps: (*steps[:i], labels.get(steps[i], steps[i]), *steps[i + 1 :])
-
-
-def _exchange(a: str, b: str) -> Edit:
-    labels = {a: b, b: a}
-    return lambda steps: tuple(labels.get(s, s) for s in steps)
+    return lambda steps: tuple(labels.get(s, s) if at in (None, i) else s for i, s in enumerate(steps))
 
 
 def _edits(steps: Sequence[str], task: str, way: str, pool: Sequence[str], rng: random.Random) -> list[Edit]:
@@ -88,11 +71,10 @@ def _edits(steps: Sequence[str], task: str, way: str, pool: Sequence[str], rng: 
     edits: list[Edit] = [lambda s: wrong_way(s, task, way)] * 2
     inside = [s for s in dict.fromkeys(steps) if not TURNED_ROUND.match(s)]
     if task != "landmark":
-        edits += [lambda s: tuple(map(reverse_step, s))]
-        edits += [_undo_at(i) for i in range(len(steps))]
+        edits += [_undo(), *map(_undo, range(len(steps)))]
     if task == "direction":
         places = [i for i, step in enumerate(steps) if step in inside and len(set(pool) - {step})]
-        edits += [_exchange_at(i, steps[i], rng.choice(sorted(set(pool) - {steps[i]}))) for i in places]
+        edits += [_exchange(steps[i], rng.choice(sorted(set(pool) - {steps[i]})), i) for i in places]
     else:
         edits += [_exchange(a, b) for i, a in enumerate(inside) for b in inside[:i]]
         outside = sorted(set(pool) - set(steps) - set(map(reverse_step, steps)))
@@ -107,9 +89,6 @@ def orbit(
 
     Any of the four could be the truth as well as any other, so the texts alone do not give the answer away.
     Fewer than four come back where no two edits commute; `pool` holds the steps of other videos.
-
-    >>> orbit(("turn left", "go straight"), "direction", "forward", random.Random(0))[0]
-    ('turn left', 'go straight')
     """
     x = tuple(steps)
     edits = _edits(x, task, way, pool, rng)

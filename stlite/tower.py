@@ -74,7 +74,9 @@ class Memory:
             self.kept.move_to_end(key)
             return self.kept[key]
         with suppress(OSError, SafetensorError):  # not there, or not whole: the tower runs again
-            return self._keep(key, load_file(self._path(key)))
+            features = load_file(self._path(key))
+            self._path(key).touch()  # what is used last is removed last
+            return self._keep(key, features)
 
     def _keep(self, key: str, features: dict, new: bool = False) -> dict:
         """Keep a clip's features, in place of what was used longest ago; new ones on disk too."""
@@ -84,7 +86,7 @@ class Memory:
             self.bytes -= _size(self.kept.popitem(last=False)[1])
         if new and self.folder:
             with suppress(OSError):  # a full disk costs time, not the run
-                video._save(self._path(key), [save(features)])
+                video.keep(self._path(key), [save(features)])
         return features
 
     def _path(self, key: str) -> Path:
@@ -98,7 +100,7 @@ def remember(model, folder: Path | None = None) -> Memory:
     """
     tower = next(module for name, module in model.named_modules() if name.endswith("visual"))
     if not hasattr(tower, "memory"):
-        memory = tower.memory = Memory(tower, folder or video._folder())
+        memory = tower.memory = Memory(tower, folder or video.cache_folder())
 
         @wraps(memory.plain)
         def forward(hidden_states, grid_thw, **kwargs):

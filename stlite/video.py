@@ -1,12 +1,8 @@
 """Video files to clips: the right frames at the right times, decoded once and kept, hostile files kept at bay.
 
->>> walk = min(Path("sample_data/videos").rglob("*.mp4"))
->>> read_clip(f"{walk}#t=1,6", frames=4, max_pixels=84 * 84)
-Clip(4 frames of 84×84, 1.00–6.00 s, pyav)
-
 The packets are looked at first, which decodes nothing and tells every frame's presentation time. PyAV then decodes from
-the key frame before each frame wanted, and in H.264 leaves out what no other frame refers to, which makes it the fastest
-of the exact readers. decord is refused where the packets show that it would give other frames than asked.
+the key frame before each frame wanted, and in H.264 leaves out what no other frame refers to: the fastest of the exact
+readers on every kind of file measured. decord is refused where the packets show that it would give other frames.
 """
 
 import json
@@ -27,17 +23,17 @@ from pathlib import Path
 
 import numpy as np
 
-from stlite.sample import safe_path
+from stlite.sample import safe_path, write_bytes
 
 ORDERS = ("forward", "reversed", "shuffled", "single", "blank")
 READER = "1"  # part of every cache key: raise it when the same file would give other pixels
 MAX_BYTES, MAX_SECONDS, MAX_PIXELS, MAX_FRAMES = 8 * 2**30, 4 * 3600, 8192 * 4320, 1_000_000
 SEEK = 12  # frames that are decoded rather than passed over
 FORMATS = "mov,matroska,avi,mpegts"  # no playlists: they name other files and URLs
-FAULTS = (OSError, ValueError, ArithmeticError, RuntimeError, ImportError, subprocess.SubprocessError)
+FAULTS = (OSError, ValueError, LookupError, ArithmeticError, RuntimeError, ImportError, subprocess.SubprocessError)
 
 Ask = namedtuple("Ask", "frames max_pixels multiple start end backend")
-Table = namedtuple("Table", "pts keys base skips aspect doubt note", defaults=[""])
+Table = namedtuple("Table", "pts sure keys base skips aspect doubt note", defaults=[""])
 
 
 class ClipError(Exception):
@@ -92,7 +88,7 @@ def read_clip(
     """
     backend = os.environ.get("STLITE_BACKEND", "pyav") if backend == "auto" else backend
     if frames < 2 or frames % 2 or max_pixels < multiple**2 or order not in ORDERS or backend not in BACKENDS:
-        asked = f"{frames}, {max_pixels}, {multiple}, {order!r}, {backend!r}"
+        asked = (frames, max_pixels, multiple, order, backend)
         raise ValueError(f"expected even frames, max_pixels ≥ multiple², {ORDERS}, {(*BACKENDS,)}; found {asked}")
     try:
         file, start, end = _locate(os.fspath(path), root)
@@ -116,9 +112,8 @@ def preflight(samples: Iterable, root=None, time_limit: float = 20, workers: int
 
     videos = list(dict.fromkeys(sample.video for sample in samples))
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        faults = list(tqdm(pool.map(fault, videos), total=len(videos), desc="videos"))
-    bad = {video: error for video, error in zip(videos, faults) if error}
-    return [video for video in videos if video not in bad], bad
+        faults = dict(zip(videos, list(tqdm(pool.map(fault, videos), total=len(videos), desc="videos"))))
+    return [v for v in videos if not faults[v]], {v: error for v, error in faults.items() if error}
 
 
 def _locate(path, root):
@@ -135,18 +130,15 @@ def _locate(path, root):
 
 def _reorder(clip, order):
     """Other frames at the same times: what a model is told of the times must not give the order away."""
-    forward = np.arange(len(clip.frames))
-    place = {"reversed": forward[::-1], "single": np.full_like(forward, len(forward) // 2)}.get(order, forward)
     if order == "forward":
         return clip
+    place = np.arange(len(clip.frames))
     if order == "shuffled":
-        place = np.random.default_rng(int(clip.key[:16], 16)).permutation(forward)
-        place = np.roll(place, (place == forward).all())
+        mixed = np.random.default_rng(int(clip.key[:16], 16)).permutation(place)
+        place = np.roll(mixed, (mixed == place).all())
+    place = {"reversed": place[::-1], "single": np.full_like(place, len(place) // 2)}.get(order, place)
     frames = np.full_like(clip.frames, 128) if order == "blank" else clip.frames[place]
     return replace(clip, frames=frames, key=f"{clip.key}-{order}")
-
-
-# ---- which frames: the packets tell, nothing is decoded
 
 
 @contextmanager
@@ -175,16 +167,19 @@ def _look(file):
         size = stream.codec_context.width * stream.codec_context.height
         if size > MAX_PIXELS or (container.duration or 0) > MAX_SECONDS * 10**6:
             raise ValueError(f"expected at most {MAX_PIXELS:,} pixels and {MAX_SECONDS} s, found more")
-        rows, end = [], 0
+        rows, end, whole = [], 0, True
         for packet in container.demux(stream):
             if packet.is_corrupt or len(rows) >= MAX_FRAMES:
-                raise ValueError(_truncated(container, stream, rows))
+                whole = False
+                break
             if packet.size:
-                rows.append((packet.pts, packet.is_keyframe, packet.is_discard))
+                rows.append((packet.pts, packet.is_keyframe, packet.is_discard, packet.dts))
                 end = max(end, (packet.pts or 0) + (packet.duration or 0))
-        if all(row[2] for row in rows) or _ends_early(file, container, stream, end):
-            raise ValueError(_truncated(container, stream, rows))
-        return _table(container, stream, rows)
+        if not whole or all(row[2] for row in rows) or _ends_early(file, container, stream, end):
+            shown = [pts for pts, _, discard, _ in rows if pts is not None and not discard] or [0]
+            of = f" of {container.duration / 1e6:.2f}" if container.duration else ""
+            raise ValueError(f"truncated: {float((max(shown) - min(shown)) * stream.time_base):.2f}{of} s are there")
+        return _table(container.format.name, stream, rows)
 
 
 def _ends_early(file, container, stream, end):
@@ -197,21 +192,14 @@ def _ends_early(file, container, stream, end):
     return declared - end * stream.time_base > 1
 
 
-def _truncated(container, stream, rows):
-    shown = [pts for pts, _, discard in rows if pts is not None and not discard]
-    there = float((max(shown) - min(shown)) * stream.time_base) if shown else 0
-    of = f" of {container.duration / 1e6:.2f}" if container.duration else ""
-    return f"truncated: {there:.2f}{of} s are there"
-
-
-def _table(container, stream, rows):
-    name, codec = container.format.name, stream.codec_context.name
-    timed = name != "avi" and all(row[0] is not None for row in rows)  # AVI has no presentation times
-    pts = np.unique([row[0] for row in rows if not row[2]]) if timed else None
-    keys = np.unique([row[0] for row in rows if row[1] and timed and name != "mpegts"])
-    aspect = float(stream.sample_aspect_ratio or 1)
+def _table(name, stream, rows):
+    """AVI has no presentation times: those of decoding stand in, and are sure once every frame was decoded."""
+    at, codec, aspect = 3 if name == "avi" else 0, stream.codec_context.name, float(stream.sample_aspect_ratio or 1)
+    timed = all(row[at] is not None for row in rows)
+    pts = np.unique([row[at] for row in rows if timed and not row[2]])
+    keys = np.unique([row[0] for row in rows if row[1] and timed and name not in ("avi", "mpegts")])
     doubt = "pixels that are not square" if aspect != 1 else _doubt(name, codec, rows)
-    return Table(pts, keys, float(stream.time_base), codec == "h264", aspect, doubt)
+    return Table(pts, timed and not at, keys, float(stream.time_base), codec == "h264", aspect, doubt)
 
 
 def _doubt(name, codec, rows):
@@ -222,19 +210,20 @@ def _doubt(name, codec, rows):
         return f"{codec} in {name}"
     if any(row[2] for row in rows):
         return "an edit list leaves out frames"
-    if not all(before[i] == pts[i] == after[i] for i, row in enumerate(rows) if row[1]):
-        return "open groups of pictures"
-    return ""
+    closed = all(before[i] == pts[i] == after[i] for i, row in enumerate(rows) if row[1])
+    return "" if closed else "open groups of pictures"
 
 
-def _choose(seconds, ask):
+def _choose(table, ask):
+    """Times of all frames, places of those to be read, and what is less than was asked for."""
+    seconds = (table.pts - table.pts[0]) * table.base  # an IndexError where the packets tell no times
     inside = np.flatnonzero((seconds >= ask.start) & (seconds <= ask.end))
     if not len(inside):
         raise ValueError(f"no frame from {ask.start} to {ask.end} s: the video has 0 to {seconds[-1]:.2f} s")
     if len(inside) < ask.frames:
         note = f"only {len(inside)} of the {ask.frames} frames asked for are there"
-        return np.append(inside, inside[len(inside) - len(inside) % 2 :]), note
-    return inside[_spread(seconds[inside], ask.frames)], ""
+        return seconds, np.append(inside, inside[len(inside) - len(inside) % 2 :]), note
+    return seconds, inside[_spread(seconds[inside], ask.frames)], ""
 
 
 def _spread(seconds, count):
@@ -248,26 +237,22 @@ def _spread(seconds, count):
     return np.minimum(np.maximum.accumulate(near - steps) + steps, len(seconds) - count + steps)
 
 
-# ---- their pixels
+def _read(file, ask, key):
+    table = _look(file)
+    try:
+        return _sampled(file, ask, key, table)
+    except LookupError:  # decoding gives other frames than the packets promise
+        return _sampled(file, ask, key, _listen(file, table))
 
 
-def _read(file, ask, key, table=None):
-    again, table = table is not None, table or _look(file)
-    if table.pts is None:
-        again, table = True, _listen(file, table)
-    seconds = (table.pts - table.pts[0]) * table.base
-    where, note = _choose(seconds, ask)
-    found = BACKENDS[ask.backend](file, table, set(where.tolist()))
+def _sampled(file, ask, key, table):
+    seconds, where, note = _choose(table, ask)
+    found = BACKENDS[ask.backend](file, table, {int(table.pts[place]): int(place) for place in sorted(where)})
     images = {place: _shrink(image, turn, table.aspect, ask) for place, image, turn in found}
-    if missing := set(where.tolist()) - set(images):
-        if again or ask.backend != "pyav":
-            raise ValueError(f"damaged: frame {min(missing)} at {seconds[min(missing)]:.2f} s cannot be decoded")
-        return _read(file, ask, key, _listen(file, table))
-    fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else 0.0
-    duration = seconds[-1] + (1 / fps if fps else 0)
-    notes = "; ".join(filter(None, (table.note, note)))
+    fps = float((len(seconds) - 1) / seconds[-1]) if len(seconds) > 1 else 0.0
+    duration, notes = float(seconds[-1]) + (1 / fps if fps else 0), "; ".join(filter(None, (table.note, note)))
     frames = np.stack([images[place] for place in where])
-    return Clip(frames, seconds[where], where, float(fps), float(duration), ask.backend, key, notes)
+    return Clip(frames, seconds[where], where, fps, duration, ask.backend, key, notes)
 
 
 def _listen(file, table):
@@ -276,9 +261,9 @@ def _listen(file, table):
         pts = [frame.pts for frame in _frames(container, stream) if not frame.is_corrupt]
     if not pts or None in pts or (np.diff(pts) <= 0).any():
         raise ValueError("the times of the frames are missing or go backwards: convert the file to mp4")
-    lost = 0 if table.pts is None else len(table.pts) - len(pts)
-    note = f"{lost} of the {len(table.pts)} frames of the file cannot be decoded and are left out" if lost else ""
-    return table._replace(pts=np.array(pts), keys=np.array([]), skips=False, note=note)
+    lost = len(table.pts) - len(pts)
+    note = f"{lost} of the {len(table.pts)} frames of the file cannot be decoded and are left out" if lost > 0 else ""
+    return table._replace(pts=np.array(pts), sure=True, keys=np.array([]), skips=False, note=note)
 
 
 def _frames(container, stream, needed=None):
@@ -288,17 +273,22 @@ def _frames(container, stream, needed=None):
         yield from packet.decode()
 
 
-def _by_pyav(file, table, where):
-    wanted = {int(table.pts[place]): place for place in sorted(where)}
-    with suppress(ValueError), _opened(file) as (container, stream):  # what stays missing is looked into by _listen
+def _by_pyav(file, table, wanted):
+    """Place, pixels and rotation of each frame wanted, {pts: place}; LookupError where there are others."""
+    found, seen = 0, []
+    with suppress(ValueError), _opened(file) as (container, stream):  # what is damaged is looked into by _listen
         for key, group in _groups(table, wanted):
             if key is not None:
                 container.seek(key, stream=stream)
-            for frame in _frames(container, stream, wanted if table.skips else None):
+            for frame in _frames(container, stream, wanted if table.skips and table.sure else None):
+                seen.append(frame.pts)
                 if frame.pts in group and not frame.is_corrupt:
+                    found += 1
                     yield wanted[frame.pts], frame.to_ndarray(format="rgb24"), frame.rotation
-                if (frame.pts or 0) >= group[-1]:
+                if table.sure and (frame.pts or 0) >= group[-1]:
                     break
+    if found < len(wanted) or (not table.sure and seen != table.pts.tolist()):
+        raise LookupError(f"damaged: {len(wanted) - found} of the {len(wanted)} frames wanted cannot be decoded")
 
 
 def _groups(table, wanted):
@@ -313,7 +303,7 @@ def _groups(table, wanted):
     return [group for group in groups if group[1]]
 
 
-def _by_decord(file, table, where):
+def _by_decord(file, table, wanted):
     if table.doubt:
         raise ValueError(f"decord may give wrong frames here ({table.doubt}): read it with backend='pyav'")
     import decord
@@ -322,23 +312,23 @@ def _by_decord(file, table, where):
         reader = decord.VideoReader(str(file))
         if len(reader) != len(table.pts):
             raise ValueError(f"decord finds {len(reader)} frames where there are {len(table.pts)}")
-        for place in sorted(where):
+        for place in wanted.values():
             yield place, reader.get_batch([place]).asnumpy()[0], 0  # decord turns it itself
     except decord.DECORDError as error:
         raise ValueError(f"decord: {str(error).splitlines()[0]}") from error
 
 
-def _by_torchcodec(file, table, where):
+def _by_torchcodec(file, table, wanted):
     if not len(table.keys):
         raise ValueError("torchcodec may give wrong frames here (no index to seek by): read it with backend='pyav'")
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(str(file), seek_mode="exact", dimension_order="NHWC")
-    for place in sorted(where):
-        found = decoder.get_frame_at(place)
-        if abs(found.pts_seconds - table.pts[place] * table.base) > 0.002:
-            raise ValueError(f"torchcodec gives the frame of {found.pts_seconds:.3f} s for frame {place}")
-        yield place, found.data.numpy(), 0  # and this turns it itself
+    for pts, place in wanted.items():
+        frame = decoder.get_frame_at(place)
+        if abs(frame.pts_seconds - pts * table.base) > 0.002:
+            raise ValueError(f"torchcodec gives the frame of {frame.pts_seconds:.3f} s for frame {place}")
+        yield place, frame.data.numpy(), 0  # and this turns it itself
 
 
 BACKENDS = {"pyav": _by_pyav, "decord": _by_decord, "torchcodec": _by_torchcodec}
@@ -348,9 +338,9 @@ def _shrink(image, turn, aspect, ask):
     from PIL import Image
 
     quarters = round(turn / 90) % 4
-    height, width = image.shape[0], round(image.shape[1] * aspect)
-    sides = (width, height) if quarters % 2 else (height, width)
-    rows, columns = _fit(*sides, ask.max_pixels, ask.multiple)[:: -1 if quarters % 2 else 1]
+    sides = (image.shape[0], round(image.shape[1] * aspect))
+    flip = -1 if quarters % 2 else 1
+    rows, columns = _fit(*sides[::flip], ask.max_pixels, ask.multiple)[::flip]
     small = Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC)  # antialiased, as the processors'
     return np.rot90(np.asarray(small), quarters)
 
@@ -370,48 +360,51 @@ def _fit(height, width, max_pixels, multiple):
     return rows * multiple, columns * multiple
 
 
-# ---- kept on disk: <key>.clip holds a line of JSON and the pixels, <name>.sum the content hash of a file
-
-
 def _recall(file, ask, time_limit):
-    folder = _folder()
-    settings = json.dumps([READER, _content(file, folder), *ask])
-    key = blake2b(settings.encode(), digest_size=16).hexdigest()
+    """Read through the cache: <key>.clip holds a line of JSON and the pixels, <name>.sum the content hash of a file."""
+    folder = cache_folder()
+    key = _hash(json.dumps([READER, _content(file, folder), *ask]))
     kept = folder and folder / f"{key}.clip"
-    clip = kept and _load(kept)
-    if clip:
+    if clip := kept and _load(kept):
         return clip
     clip = _read_apart(file, ask, key, time_limit) if time_limit else _read(file, ask, key)
     try:
         if kept:
-            _save(kept, _packed(clip))
+            keep(kept, _packed(clip))
     except OSError as error:
         warnings.warn(f"the clip is not kept: {error}", ClipWarning, stacklevel=3)
     return (kept and _load(kept)) or clip
 
 
-def _folder():
+def _hash(text):
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def cache_folder() -> Path | None:
+    """Return the folder of what is kept: STLITE_CACHE, or one under the home folder; None where it is "off"."""
     name = os.environ.get("STLITE_CACHE") or str(Path.home() / ".cache" / "stlite")
     return None if name == "off" else Path(name)
 
 
 def _content(file, folder):
     stat = file.stat()
-    name = repr((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
-    memo = folder and folder / f"{blake2b(name.encode(), digest_size=16).hexdigest()}.sum"
+    memo = folder and folder / f"{_hash(repr((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)))}.sum"
     if memo and memo.is_file() and len(known := memo.read_text()) == 64:
         return known
     with open(file, "rb") as stream:
         digest = file_digest(stream, "sha256").hexdigest()
     if memo:
         with suppress(OSError):  # said by _recall, once
-            _save(memo, [digest.encode()])
+            keep(memo, [digest.encode()])
     return digest
 
 
 def _packed(clip):
-    head = {name: getattr(clip, name) for name in ("fps", "duration", "backend", "key", "note")}
-    head |= {"shape": clip.frames.shape, "seconds": clip.seconds.tolist(), "indices": clip.indices.tolist()}
+    head = vars(clip) | {
+        "seconds": clip.seconds.tolist(),
+        "indices": clip.indices.tolist(),
+        "frames": clip.frames.shape,
+    }
     return [json.dumps(head).encode() + b"\n", clip.frames.tobytes()]
 
 
@@ -419,9 +412,10 @@ def _load(path):
     try:
         with open(path, "rb") as stream:
             head = json.loads(stream.readline())
-            frames = np.memmap(stream, np.uint8, "c", stream.tell(), tuple(head.pop("shape")))
+            frames = np.memmap(stream, np.uint8, "c", stream.tell(), tuple(head["frames"]))
             os.utime(path)  # what is used last is removed last
-        return Clip(np.asarray(frames), np.array(head.pop("seconds")), np.array(head.pop("indices")), **head)
+        head |= {name: np.array(head[name]) for name in ("seconds", "indices")}
+        return Clip(**head | {"frames": np.asarray(frames)})
     except OSError:  # not there, or said by _recall when it cannot be kept
         return None
     except (ValueError, KeyError, TypeError):  # not a whole clip of ours
@@ -429,41 +423,26 @@ def _load(path):
         return None
 
 
-def _save(path, parts):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.writelines(parts)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _trim(path.parent, sum(map(len, parts)))
-
-
 _grown = math.inf  # bytes written by this process since it last looked how big the cache is
 
 
-def _trim(folder, size):
-    """Remove what was used longest ago, down to nine tenths of STLITE_CACHE_GB (20), each time a fiftieth is written."""
+def keep(path: Path, parts: list[bytes]) -> None:
+    """Write a file into the cache; what was used longest ago goes, down to nine tenths of STLITE_CACHE_GB (20), each fiftieth of it."""
     global _grown
-    limit = float(os.environ.get("STLITE_CACHE_GB", 20)) * 2**30
-    _grown += size
-    if _grown < limit / 50:
-        return
-    _grown, total = 0, 0
-    for _, size, file in sorted(_ours(folder), reverse=True):
-        total += size
-        if total > 0.9 * limit:
-            file.unlink(missing_ok=True)
+    write_bytes(path, parts)
+    limit, total = float(os.environ.get("STLITE_CACHE_GB", 20)) * 2**30, 0
+    _grown += sum(map(len, parts))
+    if _grown >= limit / 50:
+        _grown = 0
+        for _, size, file in sorted(_ours(path.parent), reverse=True):
+            total += size
+            if total > 0.9 * limit:
+                file.unlink(missing_ok=True)
 
 
 def _ours(folder):
     for file in folder.glob("*.*") if folder else ():
-        if file.suffix in (".clip", ".sum", ".tmp"):
+        if file.suffix in (".clip", ".sum", ".features", ".tmp"):
             with suppress(FileNotFoundError):
                 stat = file.stat()
                 yield stat.st_mtime_ns, stat.st_size, file
@@ -471,19 +450,17 @@ def _ours(folder):
 
 def cache_stats() -> dict:
     """Folder, clips and bytes of the cache; STLITE_CACHE names the folder ("off": none), STLITE_CACHE_GB its bound."""
-    files = [(file.suffix == ".clip", size) for _, size, file in _ours(_folder())]
-    return {"folder": str(_folder()), "clips": sum(c for c, _ in files), "bytes": sum(size for _, size in files)}
+    sizes = {file: size for _, size, file in _ours(cache_folder())}
+    clips = sum(file.suffix == ".clip" for file in sizes)
+    return {"folder": str(cache_folder()), "clips": clips, "bytes": sum(sizes.values())}
 
 
 def clear_cache() -> dict:
     """Remove every kept clip and say what was there."""
     stats = cache_stats()
-    for _, _, file in _ours(_folder()):
+    for *_, file in _ours(cache_folder()):
         file.unlink(missing_ok=True)
     return stats
-
-
-# ---- untrusted files: a child process that can be stopped
 
 
 def _read_apart(file, ask, key, time_limit):
@@ -496,15 +473,14 @@ def _read_apart(file, ask, key, time_limit):
             done = subprocess.run(command, input=order.encode(), capture_output=True, timeout=time_limit, cwd=home)
         except subprocess.TimeoutExpired:
             raise ValueError(f"not read within {time_limit} s: stopped") from None
-        clip = _load(out)
-        if clip is None:
-            raise ValueError(done.stdout.decode() or f"the reader died with exit status {done.returncode}")
-        return clip
+        if clip := _load(out):
+            return clip
+        raise ValueError(done.stdout.decode() or f"the reader died with exit status {done.returncode}")
 
 
 def _serve():
     file, ask, key, out = json.load(sys.stdin)
     try:
-        _save(Path(out), _packed(_read(Path(file), Ask(*ask), key)))
+        keep(Path(out), _packed(_read(Path(file), Ask(*ask), key)))
     except FAULTS as error:
         sys.stdout.write(str(error) or type(error).__name__)

@@ -5,16 +5,18 @@
 Every view is a plain dictionary; inspector.js draws it alike in a notebook and in an exported page.
 """
 
+import asyncio
 import base64
-import csv
 import hashlib
 import io
 import json
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -22,16 +24,16 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from stlite import chains, plots
-from stlite.report import escape
+from stlite import chains, plots, report
+from stlite.evaluate import record
 from stlite.rewards import PRESETS
 from stlite.sample import Sample, SampleError, decode, read_lines, write_text
-from stlite.scoring import score
 from stlite.video import ClipError, read_clip
 
 HERE = Path(__file__).parent
 FACTS = ("id", "video", "task", "way", "part", "question", "answer")
-FILTERS = ("task", "way", "part", "outcome", "finding")
+SAID = ("reply", "answer", "reason", "value", "rewards", "explanation", "error")
+FILTERS = ("task", "way", "part", "outcome", "finding", "mark")
 MARKS = ("good", "wrong gold", "bad video")
 UNREAD = ("ambiguous", "unreadable", "absent", "truncated")
 SIZES = ((256, 85), (256, 60), (192, 50), (128, 40), (64, 30))  # longest side and JPEG quality, tried in this order
@@ -41,20 +43,17 @@ LIMIT = 270_000  # bytes of pictures sent for one sample
 
 def jpegs(frames, limit: int = LIMIT) -> list[bytes]:
     """Encode frames (T, H, W, 3) as JPEG, at most 256 pixels a side, small enough to stay under `limit` bytes in all."""
-    for size in SIZES:
-        made = [_jpeg(frame, *size) for frame in frames]
-        if sum(map(len, made)) <= limit:
-            break
-    return made
-
-
-def _jpeg(frame, side: int, quality: int) -> bytes:
     from PIL import Image
 
-    image, file = Image.fromarray(frame), io.BytesIO()
-    image.thumbnail((side, side))
-    image.save(file, "JPEG", quality=quality)
-    return file.getvalue()
+    for side, quality in SIZES:
+        files = [io.BytesIO() for _ in frames]
+        for frame, file in zip(frames, files):
+            image = Image.fromarray(frame)
+            image.thumbnail((side, side))
+            image.save(file, "JPEG", quality=quality)
+        if sum(file.tell() for file in files) <= limit:
+            break
+    return [file.getvalue() for file in files]
 
 
 def runs_of(records) -> dict[str, dict[str, dict]]:
@@ -64,31 +63,28 @@ def runs_of(records) -> dict[str, dict[str, dict]]:
         for row in rows:
             order = row.get("order") or "forward"
             run = runs.setdefault(name if order == "forward" else f"{name}, {order}", {})
-            if run.setdefault(row["id"], row) is not row:
+            if row["id"] in run:
                 raise ValueError(f"run {name!r}: expected one record a sample, found two for {row['id']!r}")
+            texts = {k: v.encode("utf-8", "backslashreplace").decode() for k, v in row.items() if isinstance(v, str)}
+            run[row["id"]] = row | texts  # UTF-8 carries no lone surrogates
     return runs
 
 
 def view_of(sample: Sample, records: Mapping[str, dict], clip_of: Callable, **more) -> dict:
     """Describe a sample and its records by run as the front end draws them; an unreadable video is an error in it."""
-    view = {"kind": "sample", "findings": [], "notice": "", "error": "", "frames": [], "seconds": [], "indices": []}
-    view |= {name: getattr(sample, name) for name in FACTS} | more
+    view = {name: getattr(sample, name) for name in FACTS} | {"kind": "sample", "error": "", "duration": 0.0} | more
+    order = next((r["order"] for r in records.values() if r.get("order")), "forward")
     view["options"] = [[x, text, x == sample.answer] for x, text in zip(sample.letters, sample.options)]
-    keys = ("reply", "answer", "reason", "value", "rewards", "explanation", "error")
-    view["runs"] = [{"name": name} | {key: _text(r.get(key)) for key in keys} for name, r in records.items()]
-    order, duration = next((r.get("order") for r in records.values()), None), 0.0
+    view["runs"] = [{"name": name} | {key: r.get(key) for key in SAID} for name, r in records.items()]
     try:
-        clip = clip_of(sample.video, order or "forward")
-        duration, view["duration"], view["notice"] = clip.duration, clip.duration, getattr(clip, "note", "")
-        view |= {"frames": jpegs(clip.frames), "seconds": clip.seconds.tolist(), "indices": clip.indices.tolist()}
+        with warnings.catch_warnings(action="ignore"):  # what a clip lacks is shown beside its frames
+            clip = clip_of(sample.video, order=order)
+        view |= {"duration": clip.duration, "notice": getattr(clip, "note", ""), "frames": jpegs(clip.frames)}
+        view |= {"seconds": clip.seconds.tolist(), "indices": clip.indices.tolist()}
     except (ClipError, SampleError, OSError) as error:
         view["error"] = str(error)
-    return view | {"lanes": chains.lanes(sample, {run["name"]: run["reply"] or "" for run in view["runs"]}, duration)}
-
-
-def _text(value):
-    """Make text that UTF-8 can carry, lone surrogates written out."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    replies = {name: r.get("reply") or "" for name, r in records.items()}
+    return view | {"lanes": chains.lanes(sample, replies, view["duration"])}
 
 
 def page(views: Sequence[Mapping], title: str) -> str:
@@ -96,33 +92,26 @@ def page(views: Sequence[Mapping], title: str) -> str:
     data = json.dumps(views, default=lambda frame: base64.b64encode(frame).decode()).replace("<", "\\u003c")
     code = (HERE / "inspector.js").read_text("utf-8").replace("export default { render };", "openPage();")
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    style = (HERE / "inspector.css").read_text("utf-8") + ":root{color-scheme:light dark}"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{escape(title)}</title>'
-        f"<style>{style}</style></head><body><main></main><noscript>Scripts are off: nothing is drawn.</noscript>"
-        f'<script type="application/json" id="views">{data}</script><script type="module">{code}</script></body></html>'
-    )
+    body = f'<main lang="en"></main><noscript>Scripts are off: nothing is drawn.</noscript><script type="application/json" id="views">{data}</script><script type="module">{code}</script>'
+    policy = f"{report.POLICY}; script-src 'sha256-{digest}'"
+    return report.page(title, "inspector.css", body, policy)
 
 
 class Strip(anywidget.AnyWidget):
-    """The front end: draws `view`; `figure` makes the same picture without a browser, for GitHub and for print."""
+    """The front end: draws `view`; `figure()` makes the same picture without a browser, for GitHub and for print."""
 
     _esm, _css = HERE / "inspector.js", HERE / "inspector.css"
     view = traitlets.Dict().tag(sync=True)
     said = traitlets.Dict().tag(sync=True)  # mark, note and message: small, so that a mark sends no frame again
-
-    def __init__(self, view: dict | None = None, figure: Callable | None = None):
-        super().__init__(view=view or {})
-        self.figure = figure
+    figure = traitlets.Any()
 
     def __repr__(self) -> str:  # the inherited one would write out every frame
         return f"Strip({self.view.get('kind', '')} {self.view.get('id', '')})"
 
     def _repr_mimebundle_(self, **kwargs):
         data, more = super()._repr_mimebundle_(**kwargs)
-        with suppress(ClipError, SampleError, OSError):  # the view says what is wrong with the video
+        # the view says what is wrong with the video
+        with warnings.catch_warnings(action="ignore"), suppress(ClipError, SampleError, OSError):
             drawn = self.figure()
             data["image/png"] = base64.b64encode(plots.png(drawn, dpi=80)).decode()
             drawn.clear()  # a figure is a cycle of references: twenty of them waiting for the collector are 20 MB
@@ -135,7 +124,7 @@ class Strip(anywidget.AnyWidget):
         return plots.save(self.figure(), path)
 
 
-_OPEN: dict[str, list[tuple[int, ipywidgets.Widget]]] = {}  # by notebook cell: (execution, widget)
+_OPEN: dict[str, tuple[int, list]] = {}  # by notebook cell: its execution count, the widgets made then
 
 
 def _keep(widget):
@@ -145,46 +134,37 @@ def _keep(widget):
     shell = get_ipython()
     if parent := getattr(shell, "get_parent", dict)():
         cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code", "")
-        kept = _OPEN.setdefault(cell, [])
-        for old in [entry for entry in kept if entry[0] != shell.execution_count]:
-            kept.remove(old)
-            _close(old[1])
-        kept.append((shell.execution_count, widget))
+        count, kept = _OPEN.get(cell, (0, []))
+        if count != shell.execution_count:
+            _close(*kept)
+            kept = []
+        _OPEN[cell] = shell.execution_count, [*kept, widget]
     return widget
 
 
-def _close(widget):
-    parts = [*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None)]
-    for part in (p for p in parts if isinstance(p, ipywidgets.Widget)):
-        _close(part)
-    widget.close()
-    widget.unobserve_all()
-    if isinstance(widget, Strip):
-        widget.view = {}
+def _close(*widgets):
+    for widget in widgets:
+        _close(
+            *getattr(widget, "children", ()), *(getattr(widget, n) for n in ("layout", "style") if widget.has_trait(n))
+        )
+        widget.close()
+        widget.unobserve_all()
+        if isinstance(widget, Strip):
+            widget.view = {}
 
 
-def inspect_samples(
-    samples, records=None, videos=".", findings=(), annotations="annotations.jsonl", **size
-) -> "Inspector":
+def inspect_samples(samples, records=None, videos=".", findings=(), annotations="annotations.jsonl", **size):
     """Go through samples, frames, replies and marks; `records` are one run's, or {name: records} for several side by side.
 
     `videos` is the root of the video files; `size` (frames, max_pixels, multiple) is the model's, else the tiny preset's.
     `findings` come from the doctor. Marks go to the JSONL file `annotations`. The key ? lists the keys.
     """
-    by_sample: dict[str, list[str]] = {}
+    found = defaultdict(list)
     for finding in findings:
         for name in finding["ids"]:
-            by_sample.setdefault(name, []).append(finding["code"])
-    return _keep(Inspector(list(samples), runs_of(records), _reader(videos, size), by_sample, Path(annotations)))
-
-
-def _reader(videos, size: Mapping[str, int]) -> Callable:
-    def clip_of(video: str, order: str = "forward"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a clip lacks is shown beside its frames
-            return read_clip(video, root=videos, order=order, **(TINY | size))
-
-    return clip_of
+            found[name].append(finding["code"])
+    clip_of = partial(read_clip, root=videos, **(TINY | size))
+    return _keep(Inspector(list(samples), runs_of(records), clip_of, found, Path(annotations)))
 
 
 def read_annotations(path) -> dict[str, dict]:
@@ -217,7 +197,7 @@ class Inspector(ipywidgets.VBox):
         self.facts = {s.id: self._facts(s) for s in samples}
         self.strip = Strip(figure=self.picture)
         self.strip.on_msg(self._heard)
-        self.filters = {name: self._dropdown(name) for name in (*FILTERS, "mark")}
+        self.filters = {name: self._dropdown(name) for name in FILTERS}
         self.text = ipywidgets.Text(placeholder="text", continuous_update=False, layout={"width": "150px"})
         for widget in (*self.filters.values(), self.text):
             widget.observe(self._filter, "value")
@@ -234,20 +214,16 @@ class Inspector(ipywidgets.VBox):
         return ipywidgets.Dropdown(options=options, tooltip=name, layout={"width": "130px"})
 
     def _facts(self, s: Sample) -> dict[str, set[str]]:
-        """List what each filter may choose this sample by."""
+        """List what each filter but the mark's may choose this sample by."""
         records = self.records(s).values()
         outcomes = {"unreadable" if r["reason"] in UNREAD else r["reason"] for r in records} or {"no reply"}
-        differ = len({r["answer"] if s.kind == "choice" else r["reason"] for r in records}) > 1
-        outcomes |= {"runs disagree"} if differ else set()
-        own = ({getattr(s, name)} - {""} for name in FILTERS[:3])
-        return dict(zip(FILTERS, (*own, outcomes, set(self.findings.get(s.id, ())))))
-
-    def _passes(self, s: Sample, name: str, value: str) -> bool:
-        return self._note(s)["mark"] == value if name == "mark" else value in self.facts[s.id][name]
+        if len({r["answer"] if s.kind == "choice" else r["reason"] for r in records}) > 1:
+            outcomes.add("runs disagree")
+        own = {name: {getattr(s, name)} - {""} for name in ("task", "way", "part")}
+        return own | {"outcome": outcomes, "finding": {*self.findings.get(s.id, ())}}
 
     def _note(self, s: Sample) -> dict[str, str]:
-        row = self.marks.get(s.id, {})
-        return {key: row.get(key, "") for key in ("mark", "note")}
+        return {key: self.marks.get(s.id, {}).get(key, "") for key in ("mark", "note")}
 
     def records(self, s: Sample) -> dict[str, dict]:
         """Return the records of a sample by run."""
@@ -256,20 +232,27 @@ class Inspector(ipywidgets.VBox):
     def _filter(self, change=None):
         chosen = {name: widget.value for name, widget in self.filters.items() if widget.value}
         text = self.text.value.casefold()
-        self.shown = [
-            s
-            for s in self.samples
-            if all(self._passes(s, name, value) for name, value in chosen.items())
-            and (not text or text in str(list(self._row(s).values())).casefold())
-        ]
+        passing = [s for s in self.samples if self._passes(s, chosen)]
+        self.shown = [s for s in passing if text in str([*self._row(s).values()]).casefold()]
+        self.ahead = {}
         self.show(0)
 
+    def _passes(self, s: Sample, chosen: dict[str, str]) -> bool:
+        facts = self.facts[s.id] | {"mark": {self._note(s)["mark"]}}
+        return all(value in facts[name] for name, value in chosen.items())
+
     def show(self, at: int):
-        """Show one of the samples that pass the filters; its frames are read now, and no file stays open."""
+        """Show one of the samples that pass the filters; no file stays open."""
         self.at = at
         with self.strip.hold_sync():
-            self.strip.view = self._view(at)
+            self.strip.view = self.ahead.pop(at, None) or self._view(at)
             self._say("")
+        with suppress(RuntimeError):  # no event loop, so no reader who would wait
+            asyncio.get_running_loop().call_soon(self._prepare, at + 1)
+
+    def _prepare(self, at: int):
+        """Read the frames of the next sample while this one is looked at."""
+        self.ahead = {at: self._view(at)} if at < len(self.shown) else {}
 
     def _view(self, at: int) -> dict:
         if not self.shown:
@@ -323,37 +306,23 @@ class Inspector(ipywidgets.VBox):
         if kind == ".html":
             views = [self._view(i) | self._note(s) for i, s in enumerate(self.shown)]
             return write_text(path, page(views or [self._view(0)], "samples"))
-        if kind == ".csv":
-            return write_text(path, _csv(rows))
-        if kind != ".jsonl":
+        if kind not in (".csv", ".jsonl"):
             raise ValueError(f"path: expected .csv, .jsonl or .html, found {Path(path).name!r}")
-        return write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        return write_text(path, report.sheet(rows) if kind == ".csv" else "".join(json.dumps(r) + "\n" for r in rows))
 
     def _row(self, s: Sample) -> dict:
         row = {name: getattr(s, name) for name in (*FACTS, "options")} | self._note(s)
         for name, run in self.runs.items():
-            row |= {f"{name}: {k}": _text(run.get(s.id, {}).get(k, "")) for k in ("reply", "answer", "reason", "value")}
+            row |= {f"{name}: {key}": run.get(s.id, {}).get(key, "") for key in SAID[:4]}
         return row | {"findings": self.findings.get(s.id, [])}
-
-
-def _csv(rows: Sequence[Mapping]) -> str:
-    """Write rows as CSV; text that a spreadsheet would run as a formula gets an apostrophe before it."""
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(rows[0] if rows else ["id"])
-    for row in rows:
-        texts = [v if isinstance(v, (str, float, int)) else json.dumps(v) for v in row.values()]
-        writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(tuple("=+-@\t\r")) else v for v in texts])
-    return file.getvalue()
 
 
 def show_chain(sample: Sample, reply: str, videos=".", **size) -> Strip:
     """Show a reply's thinking beside the frames and the annotated paths, with what each reward pays for it."""
-    clip_of, found, paid = _reader(videos, size), score(sample, reply), rewards_of(sample, reply)
-    record = {name: getattr(found, name) for name in ("answer", "reason", "value", "explanation")}
-    record |= {"reply": reply, "rewards": paid}
-    view = view_of(sample, {"reply": record}, clip_of, alone=True, fixed=True)
-    return _keep(Strip(view, lambda: plots.chain(clip_of(sample.video), sample, reply, paid)))
+    clip_of, paid = partial(read_clip, root=videos, **(TINY | size)), rewards_of(sample, reply)
+    runs = runs_of({"reply": [record(sample, {"reply": reply}) | {"rewards": paid}]})
+    view = view_of(sample, {"reply": runs["reply"][sample.id]}, clip_of, alone=True, fixed=True)
+    return _keep(Strip(view=view, figure=lambda: plots.chain(clip_of(sample.video), sample, reply, paid)))
 
 
 def rewards_of(sample: Sample, reply: str, preset: str = "st-r1-reverse") -> dict[str, float | None]:
@@ -364,11 +333,8 @@ def rewards_of(sample: Sample, reply: str, preset: str = "st-r1-reverse") -> dic
 
 
 def show_group(rollouts: Sequence[Mapping], prompt: str = "") -> Strip:
-    """Show the rollouts of one prompt: rewards by function, advantages, and where each differs from the best.
-
-    A rollout is a row of TRL's completions, or {"reply": text, "rewards": {name: value}, "advantage": value}.
-    """
-    return _keep(Strip(group_view(rollouts, prompt), lambda: plots.group(rollouts)))
+    """Show the rollouts of one prompt, as `chains.group` takes them: rewards, advantages, what differs from the best."""
+    return _keep(Strip(view=group_view(rollouts, prompt), figure=lambda: plots.group(rollouts)))
 
 
 def group_view(rollouts: Sequence[Mapping], prompt: str = "") -> dict:
@@ -380,13 +346,10 @@ def group_view(rollouts: Sequence[Mapping], prompt: str = "") -> dict:
 
 
 class TrainingView:
-    """The curves and the latest group of a run folder; given to `grpo` or `sft` as a callback, it follows the training.
-
-    Made again later, it draws the same picture from disk.
-    """
+    """The curves and the latest group of a run folder, from disk or, as a callback of `grpo` or `sft`, in training."""
 
     def __init__(self, folder, every: float = 5.0):
-        self.folder, self.every, self.drawn, self.log = Path(folder), every, 0.0, read_log(folder)
+        self.folder, self.every, self.log = Path(folder), every, read_log(folder)
         self.strip = _keep(Strip(figure=lambda: plots.curves(self.log)))
         self.draw()
 
@@ -396,26 +359,19 @@ class TrainingView:
         if time.monotonic() - self.drawn > self.every:
             self.draw()
 
-    def on_train_end(self, args, state, control, **kwargs):
-        """Draw the whole log."""
-        self.draw()
-
     def __getattr__(self, name: str):
         if name.startswith("on_"):  # the other events of a transformers TrainerCallback, which needs torch
-            return lambda *args, **kwargs: None
-        raise AttributeError(name)
+            return lambda *args, **kwargs: self.draw() if name == "on_train_end" else None
+        return getattr(self.strip, name)
 
     def draw(self):
         """Draw what is known now."""
         started, rollouts = time.monotonic(), read_rollouts(self.folder)
-        curves = plots.png(plots.curves(self.log), 90)
-        view = {"kind": "training", "caption": f"training, {len(self.log)} entries", "frames": [curves]}
+        view = {"kind": "training", "caption": f"training, {len(self.log)} entries"}
+        view |= {"frames": [plots.png(plots.curves(self.log), 90)]} if self.log else {}
         self.strip.view = view | ({"group": group_view(rollouts)} if rollouts else {})
         self.drawn = time.monotonic()
         self.every = max(self.every, 20 * (self.drawn - started))  # at most a twentieth of the training's time
-
-    def _repr_mimebundle_(self, **kwargs):
-        return self.strip._repr_mimebundle_(**kwargs)
 
 
 def read_log(folder) -> list[dict]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("same", derandomize=True, database=None)  # every run tries the same cases, but for `make soak`
+# every run tries the same cases, but for `make soak`
+settings.register_profile("same", derandomize=True, database=None)
 settings.load_profile("default" if os.environ.get("STLITE_SEARCH") else "same")
 
 DATA = Path(__file__).parent.parent / "sample_data"

@@ -209,6 +209,7 @@ def test_keys_filters_and_marks_work_and_a_mark_outlives_the_kernel(lab):
     count(page, "3 of 8")
     page.keyboard.press("?")
     assert page.locator(".st-help").is_visible()
+    assert page.locator(".st-help").bounding_box()["width"] < 500 < root.bounding_box()["width"]
     page.keyboard.press("Escape")
     assert not page.locator(".st-help").is_visible()
     page.locator("select[title=outcome]").select_option("runs disagree")
@@ -344,7 +345,7 @@ view.every = 0; view.on_log(None, state, None)
 def test_chains_groups_and_training_are_drawn_and_empty_and_broken_states_say_so(lab):
     chain = "show_chain(samples[0], runs['base'][0]['reply'], 'videos')"
     group = "show_group([{'reply': 'go left', 'accuracy': 1.0}, {'reply': 'go right', 'accuracy': 0.0}])"
-    broken = "inspect_samples([Sample('x', 'none.mp4', 'route', 'forward', 'How?', 'left')], None, 'videos')"
+    broken = "from dataclasses import replace\ninspect_samples([replace(samples[0], video='none.mp4')], None, 'videos')"
     page = lab.open("views", SETUP, chain, group, VIEWS, TRAIN, broken, "inspect_samples([])", scheme="dark")
     roots = page.locator(".st-root")
     for cell in range(3):
@@ -357,14 +358,17 @@ def test_chains_groups_and_training_are_drawn_and_empty_and_broken_states_say_so
     lane.first.click()
     assert "0.7" in roots.nth(0).locator(".st-caption").inner_text()
     assert roots.nth(1).locator("td.st-diff mark").all_inner_texts() == [" right"]
-    for cell in (3, 4):
-        run(page, cell)
+    run(page, 3)
+    roots.nth(2).wait_for()
+    assert roots.nth(2).inner_text().strip() == "no steps logged yet"
+    run(page, 4)
     roots.nth(2).locator("td.st-diff").nth(1).wait_for()
     assert "training, 1 entries" in roots.nth(2).locator("img").get_attribute("alt")
     for cell in (5, 6):
         run(page, cell)
     roots.nth(4).wait_for()
     assert "none.mp4" in roots.nth(3).locator("[role=alert]").inner_text()
+    assert (roots.nth(0).locator(".st-links").count(), roots.nth(3).locator(".st-links").count()) == (2, 0)
     assert roots.nth(4).inner_text().strip() == "There is no sample."
     page.close()
 

@@ -97,6 +97,11 @@ def test_other_backends_are_right_or_refused(corpus, kind, backend):
         check(read_clip(made.path, **SMALL, backend=backend), made)
 
 
+def test_an_avi_is_decoded_once(corpus, monkeypatch):
+    monkeypatch.setattr(video, "_listen", None)  # what would decode it a second time
+    check(read_clip(corpus("avi").path, **SMALL), corpus("avi"))
+
+
 def test_number_sees_turned_torn_and_wrong_frames():
     frame = clips.draw(1234, 84, 84)
     assert clips.number(frame) == 1234
@@ -230,6 +235,22 @@ def test_flipped_bytes_give_a_clip_or_a_clip_error(corpus, tmp_path):
                 assert len(clip.frames) == len(clip.seconds) and (np.diff(clip.indices) >= 0).all()
             except ClipError as error:
                 assert error.reason
+
+
+def test_one_flipped_byte_of_h264_is_mostly_noticed(corpus, tmp_path):
+    """H.264 carries no checksum: what decodes in spite of the byte cannot be told from what was filmed."""
+    rng, refused = random.Random(0), 0
+    for kind in ("short_gop", "copy_cut") * 20:
+        data = bytearray(corpus(kind).path.read_bytes())
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        (tmp_path / "a.mp4").write_bytes(data)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ClipWarning)
+                read_clip(tmp_path / "a.mp4", **SMALL)
+        except ClipError:
+            refused += 1
+    assert refused >= 20
 
 
 def test_preflight_lists_good_and_bad(corpus, tmp_path, capsys):

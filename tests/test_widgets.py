@@ -1,5 +1,6 @@
 """The views as data and on disk; what a browser makes of them is tested in test_browser."""
 
+import asyncio
 import csv
 import io
 import json
@@ -278,6 +279,23 @@ def test_no_file_stays_open_and_no_thread_is_left(videos, inspector):
         for at in range(6):
             inspector.show(at)
     assert len(os.listdir("/proc/self/fd")) == files and threading.active_count() == threads
+
+
+def test_the_next_sample_is_read_while_this_one_is_looked_at(inspector):
+    read, own = [], inspector.clip_of
+    inspector.clip_of = lambda video, **more: read.append(video) or own(video, **more)
+
+    async def look():
+        inspector.show(0)
+        await asyncio.sleep(0)
+        before = len(read)
+        inspector.show(1)
+        return len(read) - before
+
+    assert asyncio.run(look()) == 0
+    assert inspector.strip.view["id"] == "s1" and len(inspector.strip.view["frames"]) == 16
+    shown(inspector, task="action")
+    assert inspector.strip.view["id"] == "s4"
 
 
 def test_looking_needs_no_torch():

@@ -1,0 +1,222 @@
+"""One GRPO step, three ways: stock TRL with frames as images, plain native video, and ours; same frames, pixels, G, completion.
+
+    python benchmarks/grpo_step.py            # the tiny model, 4 prompts x 8; then 100 M random weights, 1 prompt x 8
+    python benchmarks/grpo_step.py tiny 1     # one of them, on one core
+
+Each way runs in a process of its own, on a cache of its own. Seconds by phase are medians of the steps after the first;
+"first" is that one, in which every clip is new. Memory is the process's peak, and what of it came after loading.
+"""
+
+import functools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+VIDEOS = ROOT / "sample_data" / "videos"
+SIZES = {"tiny": {"prompts": 4, "steps": 5, "completion": 64}, "100M": {"prompts": 1, "steps": 3, "completion": 64}}
+WAYS = ("images", "native", "ours")
+
+
+def random_model(folder: str) -> str:
+    """Save about 100 M random weights in Qwen2-VL's architecture, with the tiny model's tokenizer and processor."""
+    import torch
+    from transformers import AutoConfig, AutoProcessor, Qwen2VLForConditionalGeneration
+
+    tiny = ROOT / "sample_data" / "tiny"
+    config = AutoConfig.from_pretrained(tiny)
+    config.text_config.update({"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 10,
+                               "num_attention_heads": 8, "num_key_value_heads": 8, "layer_types": ["full_attention"] * 10,
+                               "rope_parameters": {**config.text_config.rope_parameters, "mrope_section": [16, 16, 16]}})  # fmt: skip
+    config.vision_config.update({"embed_dim": 512, "hidden_size": 768, "depth": 6, "num_heads": 8})
+    torch.manual_seed(0)
+    Qwen2VLForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
+    AutoProcessor.from_pretrained(tiny).save_pretrained(folder)
+    return folder
+
+
+def as_images(samples):
+    """Turn samples into rows for stock TRL: our rows, with the frames of the clip as a list of images before the question."""
+    from PIL import Image
+
+    from stlite import prompts
+    from stlite.model import PRESETS
+    from stlite.video import read_clip
+
+    chats, frames = {}, {}
+    for sample in samples:
+        texts = [
+            (m["role"], [p["text"] for p in m["content"] if p["type"] == "text"]) for m in prompts.messages(sample)
+        ]
+        chats[sample.id] = [{"role": role, "content": "".join(said)} for role, said in texts]
+        clip = read_clip(sample.video, PRESETS["tiny"]["frames"], PRESETS["tiny"]["max_pixels"], root=VIDEOS)
+        frames[sample.id] = [Image.fromarray(f) for f in clip.frames]
+    plain = OUR_ROWS(samples).with_format(None)
+    return plain.with_transform(
+        lambda batch: {**batch, "prompt": [chats[i] for i in batch["id"]], "images": [frames[i] for i in batch["id"]]}
+    )
+
+
+def build(way: str, model, processor, samples, size: dict, out: str):
+    """Build the trainer of one way; all three have the same settings, adapter and rewards."""
+    import trl
+
+    from stlite import train
+    from stlite.rewards import PRESETS
+
+    class Plain(train.VideoGRPOTrainer):
+        """Native video with nothing shared: every copy is processed, encoded and read by itself."""
+
+        def _tokenize_prompts(self, asked):
+            ids, images, fields = trl.GRPOTrainer._tokenize_prompts(self, asked)
+            self.clips, self.copies = train.split_clips(fields, len(ids)), list(range(len(ids)))
+            self.shown = train.torch.arange(len(ids))
+            return ids, images, fields
+
+    if way != "ours":
+        core = model.model.visual
+        core.forward = core.memory.plain
+        train.grpo_trainer = lambda: Plain if way == "native" else trl.GRPOTrainer
+    if way == "images":
+        global OUR_ROWS
+        OUR_ROWS, train.rows = train.rows, as_images
+    count = 8 * size["prompts"]
+    settings = train.GRPO | {"num_generations": 8, "per_device_train_batch_size": count, "gradient_accumulation_steps": 1,
+                             "max_steps": size["steps"], "max_completion_length": size["completion"], "save_strategy": "no",
+                             "disable_tqdm": True}  # fmt: skip
+    trainer = train.make_trainer(model, processor, samples, out, PRESETS["st-r1"], settings=settings)
+    trainer.generation_config.min_new_tokens = size["completion"]
+    return trainer
+
+
+def watch(trainer, processor) -> tuple[list[dict], Counter]:
+    """Time every phase of every step, and count tower rows and prompt tokens; each second is counted once."""
+    steps, now, counts, stack = [], Counter(), Counter(), []
+
+    def timed(owner, name, phase):
+        real = getattr(owner, name)
+
+        @functools.wraps(real)
+        def call(*args, **kwargs):
+            began, name_ = time.perf_counter(), phase(kwargs) if callable(phase) else phase
+            stack.append(0.0)
+            try:
+                return real(*args, **kwargs)
+            finally:
+                took = time.perf_counter() - began
+                now[name_] += took - stack.pop()
+                if stack:
+                    stack[-1] += took
+
+        setattr(owner, name, call)
+
+    def phase(kwargs):
+        cache = kwargs.get("past_key_values")
+        if not trainer.model.training or "generating" in counts:
+            return "decoding" if cache is not None and cache.get_seq_length() else "prefill"
+        return "log-probs"
+
+    core = trainer.model.get_base_model()
+    timed(core.model.visual.patch_embed, "forward", "tower")
+    for block in [*core.model.visual.blocks, core.model.visual.merger]:
+        timed(block, "forward", "tower")
+    timed(core, "forward", phase)
+    timed(type(processor.video_processor), "fetch_videos", "decoding of video")
+    timed(trainer, "_tokenize_prompts", "processor")
+    timed(trainer, "_generate_single_turn", "rest")
+    timed(trainer.accelerator, "backward", "backward")
+    core.model.visual.patch_embed.register_forward_pre_hook(lambda m, args: counts.update(tower=len(args[0])))
+    core.model.language_model.register_forward_pre_hook(lambda m, args, kwargs: counts.update(
+        tokens=kwargs["inputs_embeds"].shape[:2].numel() if kwargs["inputs_embeds"].shape[1] > 1 else 0), with_kwargs=True)  # fmt: skip
+    real = trainer._generate_single_turn
+
+    def generating(*args, **kwargs):
+        counts["generating"] = 1
+        try:
+            return real(*args, **kwargs)
+        finally:
+            del counts["generating"]
+
+    trainer._generate_single_turn = generating
+    step = trainer.training_step
+
+    def whole(*args, **kwargs):
+        now.clear()
+        counts.clear()
+        began = time.perf_counter()
+        found = step(*args, **kwargs)
+        took = time.perf_counter() - began
+        steps.append({"step": took, **now, "other": took - sum(now.values()), "tower_rows": counts["tower"],
+                      "prompt_tokens": counts["tokens"]})  # fmt: skip
+        return found
+
+    trainer.training_step = whole
+    return steps, counts
+
+
+def one(way: str, name: str, out: str) -> dict:
+    """Take the steps of one way; return medians after the first step, the first step's time, and memory."""
+    from stlite.egost import read_rows
+    from stlite.model import load, looking
+
+    size = SIZES[name]
+    source = "tiny" if name == "tiny" else random_model(f"{out}/model")
+    samples = list(
+        {s.video: s for s in read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl", videos=VIDEOS)}.values()
+    )
+    model, processor = load(source, four_bit=name == "tiny")
+    if name != "tiny":
+        from stlite.model import PRESETS, attach
+        from stlite.video import read_clip
+
+        attach(
+            processor,
+            functools.partial(read_clip, **{k: PRESETS["tiny"][k] for k in ("frames", "max_pixels", "multiple")}),
+        )
+    with looking(processor, VIDEOS):
+        trainer = build(way, model, processor, samples[: size["prompts"]], size, out)
+        loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        steps, _ = watch(trainer, processor)
+        trainer.train()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    names = list(dict.fromkeys(k for s in steps for k in s))
+    row = {k: round(statistics.median(s.get(k, 0) for s in steps[1:]), 3) for k in names}
+    return {"model": name, "way": way, **row, "spread": [round(s["step"], 2) for s in steps[1:]], "first": round(steps[0]["step"], 2),
+            "first_tower_rows": steps[0]["tower_rows"], "peak_gb": round(peak, 2), "after_loading_gb": round(peak - loaded, 2)}  # fmt: skip
+
+
+def main() -> None:
+    """Run every way in a process of its own and print a row for each, then the ratios."""
+    names = [a for a in sys.argv[1:] if a in SIZES] or list(SIZES)
+    threads = next((a for a in sys.argv[1:] if a.isdigit()), "2")
+    for name in names:
+        rows = {}
+        for way in WAYS:
+            with tempfile.TemporaryDirectory() as out:
+                env = {**os.environ, "OMP_NUM_THREADS": threads, "STLITE_CACHE": f"{out}/cache", "HF_HUB_OFFLINE": "1"}
+                command = [sys.executable, "-W", "ignore", __file__, "--one", way, name, out]
+                done = subprocess.run(command, env=env, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stderr[-3000:])
+            rows[way] = json.loads(done.stdout.splitlines()[-1])
+            print(json.dumps(rows[way]), flush=True)
+        for way in WAYS[:2]:
+            ratios = {
+                k: round(rows["ours"][k] / rows[way][k], 2) for k in ("step", "first", "peak_gb", "after_loading_gb")
+            }
+            print(json.dumps({"model": name, "ours against": way, "threads": int(threads), **ratios}), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(one(*sys.argv[2:])))
+    else:
+        main()

@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 export TOKENIZERS_PARALLELISM := false
 demo test: export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check lab soak ablation
+.PHONY: demo test check lab soak ablation bench
 .DEFAULT_GOAL := demo
 
 .venv/ready: requirements.txt constraints.txt
@@ -34,3 +34,6 @@ soak: .venv/ready ## the long versions of the tests that kill runs, and a search
 
 ablation: .venv/ready ## the paper's experiment in miniature; resumes
 	$(RUN) benchmarks/ablation.py final
+
+bench: .venv/ready ## every measurement, written to benchmarks/RESULTS.md
+	$(RUN) benchmarks/bench.py

@@ -92,7 +92,8 @@ def page(views: Sequence[Mapping], title: str) -> str:
     data = json.dumps(views, default=lambda frame: base64.b64encode(frame).decode()).replace("<", "\\u003c")
     code = (HERE / "inspector.js").read_text("utf-8").replace("export default { render };", "openPage();")
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    body = f'<main lang="en"></main><noscript>Scripts are off: nothing is drawn.</noscript><script type="application/json" id="views">{data}</script><script type="module">{code}</script>'
+    body = '<main lang="en"></main><noscript>Scripts are off: nothing is drawn.</noscript>'
+    body += f'<script type="application/json" id="views">{data}</script><script type="module">{code}</script>'
     policy = f"{report.POLICY}; script-src 'sha256-{digest}'"
     return report.page(title, "inspector.css", body, policy)
 

@@ -1,0 +1,71 @@
+"""Run every benchmark, one after the other, and write benchmarks/RESULTS.md: its command, its time, and what it printed.
+
+python benchmarks/bench.py                 # make bench, under twenty minutes on two idle cores
+python benchmarks/bench.py grpo_step       # one of them; the others' results stay
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from stlite.sample import write_text  # noqa: E402
+
+COMMANDS = {
+    "grpo_step": ["grpo_step.py"],
+    "score_replies": ["score_replies.py"],
+    "load_data": ["load_data.py", "100000"],
+    "evaluate": ["evaluate.py", "32", "16"],
+    "read_clips": ["read_clips.py"],
+    "scaling": ["scaling.py"],
+}
+
+
+def machine() -> str:
+    """Name the processor and the Python that a measurement ran on."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.exists()
+        else []
+    )
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def main() -> None:
+    """Run the benchmarks asked for, all by default, and write the page after each of them."""
+    path = HERE / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for name in sys.argv[1:] or COMMANDS:
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", HERE / COMMANDS[name][0], *COMMANDS[name][1:]],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        took = f"{time.perf_counter() - began:.0f} s" + (f", stopped with {done.returncode}" if done.returncode else "")
+        print(f"{name}: {took}\n{done.stdout}", flush=True)
+        results[name] = {"command": "python benchmarks/" + " ".join(COMMANDS[name]), "took": took, "machine": machine(),
+                         "date": time.strftime("%Y-%m-%d"), "printed": done.stdout.splitlines()}  # fmt: skip
+        write_text(path, json.dumps(results, indent=1))
+        parts = [
+            "# What the benchmarks printed",
+            "Ratios within one run are what can be compared; seconds depend on the machine.",
+        ]
+        for title, r in results.items():
+            parts += [
+                f"## {title}",
+                f"`{r['command']}` ({r['date']}, {r['took']}, {r['machine']})",
+                "```\n" + "\n".join(r["printed"]) + "\n```",
+            ]
+        write_text(HERE / "RESULTS.md", "\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

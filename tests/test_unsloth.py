@@ -20,7 +20,7 @@ def contract(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("unsloth")  # Unsloth writes its compiled cache where it runs
     script = Path(__file__).parent / "unsloth_contract.py"
     command = [sys.executable, str(script), str(folder), *KINDS]
-    environment = os.environ | {"PYTHONPATH": str(script.parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(script.parent.parent), "STLITE_CACHE": str(folder / "cache")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     *found, calls = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
@@ -52,6 +52,14 @@ def test_the_parity_gate_passes_and_closes_on_black_videos(contract, kind):
     assert parity["max"] <= 1e-4
     assert parity["blind"] > 100 * parity["max"]
     assert contract[kind]["blinded"].startswith("parity: training and direct forward differ")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tower_runs_once_for_a_clip_and_its_features_are_exact(contract, kind):
+    tower = contract[kind]["tower"]
+    assert 0 < tower["run"] <= (tower["clips"] + 2) * tower["rows"]  # the parity gate blackens two more
+    assert tower["asked"] > 5 * tower["run"]
+    assert tower["difference"] <= 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)

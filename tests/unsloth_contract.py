@@ -157,8 +157,27 @@ def run(kind: str, folder: Path) -> dict:
     return {
         **found, "model": type(model.get_base_model()).__name__, "trained": list(adapter), "same": replies == alone,
         "parity": json.loads((folder / "grpo/train.json").read_text())["parity"],
-        "trainer": train.grpo_trainer().__name__, "blinded": blinded(model, proc, samples, folder, videos),
+        "tower": tower(model, proc, samples, videos), "trainer": train.grpo_trainer().__name__, "blinded": blinded(model, proc, samples, folder, videos),
     }  # fmt: skip
+
+
+def tower(model, proc, samples, videos: Path) -> dict:
+    """Count the rows of patches the tower was asked for and run on; compare the logits it gives with the plain tower's."""
+    import torch
+
+    from stlite import prompts
+    from stlite.model import encode, looking
+
+    visual = model.get_base_model().model.visual
+    found = {"asked": visual.memory.asked, "run": visual.memory.run, "clips": len({s.video for s in samples})}
+    with looking(proc, videos):
+        inputs = encode(proc, [prompts.messages(s) for s in samples])
+    with torch.no_grad():
+        kept, wrapped = model(**inputs).logits, visual.forward
+        visual.forward = visual.memory.plain
+        found["difference"] = (model(**inputs).logits - kept).abs().max().item()
+        visual.forward = wrapped
+    return found | {"rows": inputs["video_grid_thw"].prod(1).max().item()}
 
 
 def blinded(model, proc, samples, folder: Path, videos: Path) -> str:

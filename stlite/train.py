@@ -31,6 +31,7 @@ import trl
 from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from trl.trainer.utils import RepeatSampler
 
 from stlite.rewards import PRESETS as REWARDS
 from stlite.sample import Sample, write_text
@@ -585,6 +586,13 @@ class Keeper(TrainerCallback):
         self.trainer, self.whole, self.asked = trainer, False, False
         self.random = tempfile.TemporaryDirectory()
 
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        """Draw the orders of the epochs that are done: TRL's sampler would begin with the first one's again."""
+        batches = getattr(train_dataloader.batch_sampler, "batch_sampler", train_dataloader.batch_sampler)
+        if isinstance(batches.sampler, RepeatSampler):
+            for _ in range(int(state.epoch or 0)):
+                torch.randperm(batches.sampler.num_samples, generator=batches.sampler.generator)
+
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         """From here to the step's end the weights belong to no step."""
         self.whole = False
@@ -609,7 +617,8 @@ def _checkpoint(out) -> str | None:
 def _whole(folder: Path) -> bool:
     """Say whether adapter, optimizer, random and trainer state are there, and every file of them to its end."""
     parts = "adapter_model.safetensors", "rng_state*.pth", "trainer_state.json", "processor_config.json"
-    optimizer = [*folder.glob("optimizer*"), *folder.glob("global_step*")]  # the second is DeepSpeed's
+    optimizer = any(folder.glob("optimizer*")) and (folder / "scheduler.pt").exists()
+    optimizer = optimizer or any(folder.glob("global_step*"))  # DeepSpeed's
     try:
         for path in folder.rglob("*.json"):
             json.loads(path.read_text())
@@ -619,7 +628,7 @@ def _whole(folder: Path) -> bool:
             zipfile.ZipFile(path).close()  # its directory comes last
     except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
         return False
-    return bool(optimizer) and all(any(folder.glob(part)) for part in parts)
+    return optimizer and all(any(folder.glob(part)) for part in parts)
 
 
 def _finish(trainer, processor, out, settings: dict):

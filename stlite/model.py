@@ -7,6 +7,7 @@
 Unsloth is imported on CUDA only, and before trl; everywhere else transformers and bitsandbytes do the same work.
 """
 
+import json
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 import torch
+from packaging.version import Version
 
 if torch.cuda.is_available() and util.find_spec("unsloth"):
     import unsloth  # noqa: F401  before transformers and trl, of which it replaces parts
@@ -50,6 +52,7 @@ LORA = {
         "modules": (*ATTENTION, "gate_proj", "up_proj", "down_proj"),  # MLPs hold what is composed from the steps
     },
 }
+UNSLOTH_TAKES = {"torch": "2.14.1", "transformers": "5.17.0", "trl": "1.15.0", "datasets": "4.8.5"}  # at most
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -61,6 +64,8 @@ def settings(preset: str) -> dict:
     """
     if preset in PRESETS:
         return PRESETS[preset]
+    if (noted := Path(preset, "stlite.json")).is_file():  # a folder that `merge` wrote
+        return {"source": preset, **json.loads(noted.read_text())}
     if Path(preset).is_dir() or preset.count("/") == 1:
         return {"source": preset, **(QWEN3 if "qwen3" in preset.lower() else QWEN2)}
     raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, a local folder or a hub id, found {preset!r}")
@@ -74,6 +79,8 @@ def load(preset: str, four_bit: bool = True, backend: str = "auto", adapter: str
     weights are not supported.
     """
     chosen = settings(preset)
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:  # one of several processes, each with its card
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if backend == "auto":
         backend = "unsloth" if torch.cuda.is_available() else "transformers"
     model, processor = (_load_unsloth if backend == "unsloth" else _load_transformers)(chosen["source"], four_bit)
@@ -270,17 +277,22 @@ def check_time(model, processor, sample: Sample, videos: str | os.PathLike | Non
 
 def versions() -> str:
     """Say in one line which versions run, on which device, and which known-bad combination was met."""
-    names = ("torch", "transformers", "trl", "peft", "bitsandbytes", "unsloth")
-    found = {name: _version(name) for name in names}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({torch.get_num_threads()} threads)"
-    works = "Unsloth 4-bit" if torch.cuda.is_available() else "transformers + bitsandbytes nf4"
+    names = ("torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "unsloth")
+    found, cuda = {name: _version(name) for name in names}, torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if cuda else f"CPU ({torch.get_num_threads()} threads)"
     line = f"{device} | python {platform.python_version()} | " + " ".join(f"{k} {v}" for k, v in found.items())
-    bad = []
-    if found["trl"].startswith("1.15") and not torch.cuda.is_available():
+    line += f" | {'Unsloth 4-bit' if cuda else 'transformers + bitsandbytes nf4'}"
+    return line + "".join(f" | WARNING {bad}" for bad in known_bad(found, cuda))
+
+
+def known_bad(found: dict[str, str], cuda: bool) -> list[str]:
+    """List what is known not to work together among installed versions ("absent" where there is none), with the remedy."""
+    there = {name: Version(version) for name, version in found.items() if version != "absent"}
+    bad = [f"Unsloth refuses {name} {there[name]}: install {name}=={last}" for name, last in UNSLOTH_TAKES.items()
+           if "unsloth" in there and name in there and there[name].release > Version(last).release]  # fmt: skip
+    if "trl" in there and there["trl"].release[:2] == (1, 15) and not cuda:
         bad.append("trl 1.15 needs Triton for every log-prob: install trl==1.14.2")
-    if found["trl"] >= "1.16" and found["unsloth"] != "absent":
-        bad.append("Unsloth refuses trl 1.16: install trl==1.14.2")
-    return f"{line} | {works}" + "".join(f" | WARNING {b}" for b in bad)
+    return bad
 
 
 def _version(name: str) -> str:

@@ -26,6 +26,7 @@ ORDER = [
     "memory",
     "tower",
     "model",
+    "adapters",
     "train",
     "evaluate",
     "report",
@@ -34,7 +35,7 @@ ORDER = [
     "plots",
     "widgets",
 ]
-TORCH = ("tower", "model", "train")
+TORCH = ("tower", "model", "adapters", "train")
 HEAVY = (*TORCH, "plots", "widgets")
 
 

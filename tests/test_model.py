@@ -156,3 +156,22 @@ def collapsing(tokenizer) -> Qwen2_5_VLConfig:
 def test_versions_name_the_device_and_what_works():
     assert "transformers" in models.versions()
     assert "nf4" in models.versions() or "Unsloth" in models.versions()
+
+
+@pytest.mark.parametrize(
+    ("found", "cuda", "said"),
+    [
+        ({"trl": "1.14.2", "unsloth": "2026.10.7", "torch": "2.14.1+cu128", "transformers": "5.17.0"}, True, []),
+        ({"trl": "1.16.0", "unsloth": "2026.10.7"}, True, ["Unsloth refuses trl 1.16.0: install trl==1.15.0"]),
+        ({"torch": "2.15.0", "unsloth": "2026.10.7"}, True, ["Unsloth refuses torch 2.15.0: install torch==2.14.1"]),
+        (
+            {"trl": "1.15.0", "unsloth": "absent"},
+            False,
+            ["trl 1.15 needs Triton for every log-prob: install trl==1.14.2"],
+        ),
+        ({"trl": "absent", "unsloth": "2026.10.7"}, True, []),
+        ({"trl": "1.16.0", "torch": "2.15.0", "unsloth": "absent"}, True, []),
+    ],
+)
+def test_known_bad_combinations_come_with_a_remedy(found, cuda, said):
+    assert models.known_bad(found, cuda) == said

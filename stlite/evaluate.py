@@ -112,6 +112,23 @@ def read_records(run: str | os.PathLike) -> list[dict]:
     return list(rows.values())
 
 
+def join(samples: Iterable[Sample], out: str | os.PathLike, count: int) -> bool:
+    """Write the records of `count` shards as one run, in the samples' order, once every sample has its record."""
+    parts, out = [_shard(out, i, count) for i in range(count)], Path(out)
+    rows = {r["id"]: r for part in parts if (part / "records.jsonl").exists() for r in read_records(part)}
+    if any(s.id not in rows for s in samples):
+        return False
+    write_text(out / "records.jsonl", "".join(json.dumps(rows[s.id]) + "\n" for s in samples))
+    write_text(
+        out / "run.json", json.dumps(json.loads((parts[0] / "run.json").read_text()) | {"name": out.name}, indent=1)
+    )
+    return True
+
+
+def _shard(out, rank: int, count: int) -> Path:
+    return Path(out, f"shard-{rank}-of-{count}") if count > 1 else Path(out)
+
+
 def _append(path: Path, rows: Iterable[dict]) -> None:
     with open(path, "ab") as file:  # ASCII: a reply may hold half a surrogate pair, which no UTF-8 file can
         file.write("".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
@@ -238,7 +255,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate a model on questions, or go on where a run stopped."""
+    """Evaluate a model on questions, or go on where a run stopped; under `accelerate launch -m`, on several cards."""
     args = _arguments().parse_args(argv)
     samples, bad = questions(args.data, args.videos)
     if bad:
@@ -253,11 +270,13 @@ def main(argv: list[str] | None = None) -> None:
     settings["adapter"] = hashlib.sha256(weights.read_bytes()).hexdigest()[:16] if args.adapter else None
     model, processor = models.load(args.model, four_bit=args.four_bit, adapter=args.adapter)
     how = {"videos": args.videos, "max_new_tokens": args.tokens, "direct": args.direct}
+    samples, rank, count = samples[: args.limit], int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     evaluate(
-        samples[: args.limit], partial(models.generate, model, processor, **how), args.out, settings=settings,
-        batch=args.batch, order=args.order, retry=args.retry,
+        samples[rank::count], partial(models.generate, model, processor, **how), _shard(args.out, rank, count),
+        settings=settings, batch=args.batch, order=args.order, retry=args.retry,
     )  # fmt: skip
-    print(f"written: {args.out}; next: python -m stlite.report {args.out}")
+    if count == 1 or join(samples, args.out, count):
+        print(f"written: {args.out}; next: python -m stlite.report {args.out}")
 
 
 if __name__ == "__main__":

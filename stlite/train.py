@@ -8,6 +8,8 @@ Both save adapter and processor together under the run's folder. Stock TRL forge
 trainer here shows the same pixels to every log-prob pass, and `check_parity` proves it before the first step.
 """
 
+import argparse
+import ast
 import json
 import os
 import shutil
@@ -24,7 +26,15 @@ from pathlib import Path
 import torch
 
 from stlite import prompts
-from stlite.model import add_lora, encode, looking, suppressed  # before trl: on CUDA it imports Unsloth
+from stlite.model import (
+    LORA,
+    PRESETS,
+    add_lora,
+    encode,
+    load,
+    looking,
+    suppressed,
+)  # before trl: on CUDA it imports Unsloth
 
 # isort: split
 import trl
@@ -33,6 +43,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
+from stlite.egost import read_rows
 from stlite.rewards import PRESETS as REWARDS
 from stlite.sample import Sample, write_text
 
@@ -338,8 +349,8 @@ class Completions(TrainerCallback):
     def on_log(self, args, state, control, **kwargs):
         """Write what was sampled since the last file, and forget it."""
         logs = self.trainer._logs
-        if not logs["completion"]:
-            return
+        if not logs["completion"] or not state.is_world_process_zero:
+            return _forget(logs)
         table = {
             "id": list(logs["extra"]["id"]),
             "prompt": list(logs["prompt"]),
@@ -526,7 +537,8 @@ def _arguments(out, chosen: dict, seed: int) -> dict:
     return {
         "output_dir": str(Path(out) / "checkpoints"), "report_to": "none", "seed": seed, "data_seed": seed,
         "use_cpu": cpu, "bf16": not cpu and torch.cuda.is_bf16_supported(), "logging_steps": 1, "save_total_limit": 2,
-        "save_strategy": "steps", "save_steps": 0.1, "dataloader_pin_memory": not cpu, "gradient_checkpointing": not cpu, **chosen,
+        "save_strategy": "steps", "save_steps": 0.1, "dataloader_pin_memory": not cpu, "gradient_checkpointing": not cpu,
+        "ddp_backend": "gloo" if cpu and int(os.environ.get("WORLD_SIZE", 1)) > 1 else None, **chosen,
     }  # fmt: skip
 
 
@@ -641,3 +653,46 @@ def _finish(trainer, processor, out, settings: dict):
         write_text(out / "train.json", json.dumps(settings, indent=1, default=str))
         shutil.rmtree(out / "checkpoints")  # a run that is done begins anew when asked for again
     return trainer.model.eval()
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train a model on released rows, on one card or, under `accelerate launch -m`, on several."""
+    parser = argparse.ArgumentParser(prog="python -m stlite.train", description=main.__doc__)
+    parser.add_argument("stage", choices=("sft", "grpo"))
+    parser.add_argument("--data", required=True, help="a file of released rows")
+    parser.add_argument("--videos", required=True, help="the folder that paths of videos start from")
+    parser.add_argument("--out", required=True, help="the run folder, made or resumed")
+    parser.add_argument("--model", default="tiny", help=f"a folder, a hub id, or one of {', '.join(PRESETS)}")
+    parser.add_argument("--adapter", help="a folder that training saved, to go on from")
+    parser.add_argument("--lora", default="default", choices=LORA)
+    parser.add_argument("--recipe", default="st-cot", choices=("st-cot", "forward-cot", "label"), help="of sft")
+    parser.add_argument("--rewards", default="st-r1", choices=REWARDS, help="of grpo")
+    parser.add_argument("--four-bit", action=argparse.BooleanOptionalAction, default=True, help="nf4 weights")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "settings", nargs="*", type=_setting, help="KEY=VALUE: settings of TrainingArguments or GRPOConfig"
+    )
+    args = parser.parse_intermixed_args(argv)
+    how = {"videos": args.videos, "lora": args.lora, "seed": args.seed, **dict(args.settings)}
+    model, processor = load(args.model, four_bit=args.four_bit, adapter=args.adapter)
+    samples = list(read_rows(args.data, args.videos))
+    if args.stage == "sft":
+        sft(model, processor, samples, args.out, recipe=args.recipe, **how)
+    else:
+        grpo(model, processor, samples, args.out, rewards=args.rewards, **how)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """Read "learning_rate=1e-4" as a name and a Python value, or else text."""
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+if __name__ == "__main__":
+    main()

@@ -33,8 +33,10 @@ def lengths(completions, **kwargs) -> list[float]:
 
 def measure(preset: str, frames: int, group: int, tokens: int) -> dict:
     """Take three steps of one prompt; a group of 0 is SFT. Returns the peak (GB) and the seconds of a later step."""
+    from transformers import TrainerCallback
+
+    from stlite import gates, train
     from stlite import model as models
-    from stlite import train
     from stlite.egost import read_rows
     from stlite.video import read_clip
 
@@ -43,16 +45,14 @@ def measure(preset: str, frames: int, group: int, tokens: int) -> dict:
     models.attach(processor, partial(read_clip, frames=frames, **reading))
     rows = list(read_rows(DATA / "train" / "total_test_mcq_63.jsonl"))[:STEPS]
     moments = []
-    clock = type(
-        "Clock", (train.TrainerCallback,), {"on_step_end": lambda *_, **__: moments.append(time.perf_counter())}
-    )
+    clock = type("Clock", (TrainerCallback,), {"on_step_end": lambda *_, **__: moments.append(time.perf_counter())})
     how = {"videos": DATA / "videos", "max_steps": STEPS, "gradient_accumulation_steps": max(group, 1), "dry": True,
            "per_device_train_batch_size": 1, "disable_tqdm": True, "save_strategy": "no", "callbacks": [clock()]}  # fmt: skip
     if group:
         how |= {"rewards": [lengths], "num_generations": group, "max_completion_length": tokens}
     with tempfile.TemporaryDirectory() as out:
         (train.grpo if group else train.sft)(model, processor, rows, out, **how)
-    return {"peak GB": round(train._peak() / 1e9, 2), "s/step": round((moments[-1] - moments[0]) / (STEPS - 1), 2)}
+    return {"peak GB": round(gates.peak() / 1e9, 2), "s/step": round((moments[-1] - moments[0]) / (STEPS - 1), 2)}
 
 
 def line(preset: str, frames: int, group: int, tokens: int, card: float) -> dict:

@@ -67,18 +67,19 @@ def as_images(samples):
 
 def build(way: str, model, processor, samples, size: dict, out: str):
     """Build the trainer of one way; all three have the same settings, adapter and rewards."""
+    import torch
     import trl
 
-    from stlite import train
+    from stlite import rollouts, train
     from stlite.rewards import PRESETS
 
-    class Plain(train.VideoGRPOTrainer):
+    class Plain(rollouts.VideoGRPOTrainer):
         """Native video with nothing shared: every copy is processed, encoded and read by itself."""
 
         def _tokenize_prompts(self, asked):
             ids, images, fields = trl.GRPOTrainer._tokenize_prompts(self, asked)
-            self.clips, self.copies = train.split_clips(fields, len(ids)), list(range(len(ids)))
-            self.shown = train.torch.arange(len(ids))
+            self.clips, self.copies = rollouts.split_clips(fields, len(ids)), list(range(len(ids)))
+            self.shown = torch.arange(len(ids))
             return ids, images, fields
 
     if way != "ours":

@@ -27,6 +27,9 @@ ORDER = [
     "tower",
     "model",
     "adapters",
+    "rollouts",
+    "checkpoints",
+    "gates",
     "train",
     "evaluate",
     "report",
@@ -35,7 +38,7 @@ ORDER = [
     "plots",
     "widgets",
 ]
-TORCH = ("tower", "model", "adapters", "train")
+TORCH = ("tower", "model", "adapters", "rollouts", "checkpoints", "gates", "train")
 HEAVY = (*TORCH, "plots", "widgets")
 
 

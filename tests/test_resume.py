@@ -53,7 +53,7 @@ def start(stage: str, out: Path) -> int:
 
 def kill(stage: str, out: Path, moment: float, writing: bool) -> tuple[bool, bool]:
     """Kill a run after `moment` seconds, or as soon after a new checkpoint is begun: (was it killed, is one torn)."""
-    from stlite.train import _whole
+    from stlite.checkpoints import _whole
 
     folder = out / "checkpoints"
     before = {p.name for p in folder.glob("checkpoint-*")}
@@ -140,16 +140,16 @@ def test_a_generation_is_never_cut_in_two(stopped):
                                   "trainer_state.json", "processor_config.json"])  # fmt: skip
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_half_written_checkpoint_is_passed_over(stopped, tmp_path, part, damage):
-    from stlite.train import _checkpoint
+    from stlite.checkpoints import last
 
     shutil.copytree(stopped / "checkpoints", tmp_path / "checkpoints")
-    assert _checkpoint(tmp_path).endswith("checkpoint-4")
+    assert last(tmp_path).endswith("checkpoint-4")
     torn = tmp_path / "checkpoints" / "checkpoint-4" / part
     if damage == "cut":
         os.truncate(torn, torn.stat().st_size // 2)
     else:
         torn.unlink()
-    assert _checkpoint(tmp_path).endswith("checkpoint-2")
+    assert last(tmp_path).endswith("checkpoint-2")
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with(stopped):

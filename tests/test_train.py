@@ -7,9 +7,10 @@ import pandas
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 from unsloth_contract import architecture
 
-from stlite import prompts, train
+from stlite import checkpoints, gates, prompts, rollouts, train
 from stlite.model import load, looking
 from stlite.parse import parse
 from stlite.rewards import PRESETS
@@ -56,7 +57,7 @@ def test_sft_learns_and_resumes_where_it_stopped(training, videos, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train.sft(*load("tiny"), rows, stopped, callbacks=[StopAt(4)], **how)
     assert not (stopped / "adapter").exists()
-    assert train._checkpoint(stopped).endswith("checkpoint-4")  # saved by the interruption
+    assert checkpoints.last(stopped).endswith("checkpoint-4")  # saved by the interruption
     (stopped / "checkpoints" / "checkpoint-5").mkdir()
     (stopped / "checkpoints" / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5, "log_his')
     train.sft(*load("tiny"), rows, stopped, **how)
@@ -64,7 +65,7 @@ def test_sft_learns_and_resumes_where_it_stopped(training, videos, tmp_path):
         assert torch.allclose(value, adapter(stopped)[name], atol=1e-6), name
 
 
-class StopAt(train.TrainerCallback):
+class StopAt(TrainerCallback):
     """Interrupt training in the middle of a step."""
 
     def __init__(self, step: int):
@@ -92,7 +93,7 @@ def trainer(tiny, training, videos, tmp_path_factory):
 
 
 def test_parity_holds_and_the_pixels_matter(trainer):
-    found = train.check_parity(trainer)
+    found = gates.check_parity(trainer)
     assert found["max"] <= 1e-4
     assert found["blind"] > 1000 * found["max"]
 
@@ -108,14 +109,14 @@ def other(request, training, videos, tmp_path_factory):
 
 
 def test_parity_holds_on_the_other_architectures(other):
-    found = train.check_parity(other)
+    found = gates.check_parity(other)
     assert found["max"] <= 1e-4
     assert found["blind"] > 100 * found["max"]
 
 
 def test_a_prompt_read_once_for_its_copies_gives_the_same_replies_log_probs_and_gradients(other):
     asked = [other.train_dataset[i]["prompt"] for i in (0, 1, 0, 0)]
-    batch, found, tokens = train._rollouts(other, asked), [], []
+    batch, found, tokens = gates._rollouts(other, asked), [], []
     core = other.model.get_base_model()
     counter = core.model.language_model.register_forward_pre_hook(
         lambda module, args, kwargs: tokens.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
@@ -147,11 +148,11 @@ def test_parity_stops_a_trainer_that_forgets_the_video(trainer, monkeypatch):
     core = trainer.model.get_base_model()
     monkeypatch.setattr(core, "forward", core.forward.__wrapped__)
     with pytest.raises(RuntimeError, match=r"parity.*pixels do not reach"):
-        train.check_parity(trainer)
+        gates.check_parity(trainer)
 
 
 def test_log_probs_do_not_depend_on_how_they_are_batched(trainer):
-    batch = train._rollouts(trainer, [trainer.train_dataset[i]["prompt"] for i in range(4)])
+    batch = gates._rollouts(trainer, [trainer.train_dataset[i]["prompt"] for i in range(4)])
     with torch.no_grad(), trainer.showing(torch.arange(4)):
         at_once, by_one = (
             trainer._get_per_token_logps_and_entropies(
@@ -165,13 +166,13 @@ def test_log_probs_do_not_depend_on_how_they_are_batched(trainer):
 def test_clips_of_different_length_are_parted_and_joined():
     grids = torch.tensor([[2, 2, 2], [3, 2, 4]])
     fields = {"pixel_values_videos": torch.arange(32.0)[:, None], "video_grid_thw": grids}
-    clips = train.split_clips(fields, 2)
+    clips = rollouts.split_clips(fields, 2)
     assert [len(c["pixel_values_videos"]) for c in clips] == [8, 24]
-    joined = train.join_clips([clips[1], clips[0]])
+    joined = rollouts.join_clips([clips[1], clips[0]])
     assert joined["video_grid_thw"].tolist() == grids.tolist()[::-1]
     assert joined["pixel_values_videos"][0] == 8
     with pytest.raises(ValueError, match="one video in each of 3 prompts"):
-        train.split_clips(fields, 3)
+        rollouts.split_clips(fields, 3)
 
 
 def test_a_dry_run_takes_the_largest_sample_and_leaves_no_trace(trainer):
@@ -181,7 +182,7 @@ def test_a_dry_run_takes_the_largest_sample_and_leaves_no_trace(trainer):
     handle = trainer.model.register_forward_pre_hook(
         lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape), with_kwargs=True
     )
-    found = train.dry_run(trainer)
+    found = gates.dry_run(trainer)
     handle.remove()
     assert lengths[-1] == (4, found["tokens"] + 48)  # the group, with completions of full length
     texts = {row["id"]: len(str(row["prompt"])) for row in (trainer.train_dataset[i] for i in range(4))}
@@ -202,7 +203,29 @@ def test_a_dry_run_out_of_memory_names_the_setting_to_lower(trainer, monkeypatch
     monkeypatch.setattr(trainer.args, "steps_per_generation", 4 // size)
     monkeypatch.setattr(type(trainer), "_compute_loss", lambda *args: torch.empty(2**50))
     with pytest.raises(RuntimeError, match=f"memory: .* does not fit. Lower {setting}"):
-        train.dry_run(trainer)
+        gates.dry_run(trainer)
+
+
+def test_rows_a_backward_are_halved_until_they_fit_and_the_adapter_stays_the_same(
+    training, videos, tmp_path, monkeypatch, capsys
+):
+    """A true out-of-memory error wherever more than two rows go through one backward."""
+    plain, made = rollouts.VideoGRPOTrainer._compute_loss, {}
+
+    def small(self, model, inputs):
+        return plain(self, model, inputs) if len(inputs["completion_ids"]) <= 2 else torch.empty(2**50)
+
+    for name, loss in (("whole", plain), ("parted", small)):
+        monkeypatch.setattr(rollouts.VideoGRPOTrainer, "_compute_loss", loss)
+        model, processor = load("tiny")
+        how = {"videos": videos, "max_steps": 2, "learning_rate": 1e-3, "temperature": 1.2, "dry": True, **GROUP}
+        train.grpo(model, processor, training[:4], tmp_path / name, **how)
+        made[name] = adapter(tmp_path / name)
+    assert "out of memory with 4 rows a backward: 2, 2 times a step" in capsys.readouterr().out
+    settings = json.loads((tmp_path / "parted" / "train.json").read_text())
+    assert (settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]) == (2, 2)
+    for key, value in made["whole"].items():
+        assert torch.allclose(value, made["parted"][key], atol=1e-5), key
 
 
 def test_grpo_takes_steps_on_video_and_keeps_what_it_saw(training, videos, tmp_path):
@@ -228,4 +251,4 @@ def test_grpo_takes_steps_on_video_and_keeps_what_it_saw(training, videos, tmp_p
 
 def test_two_samples_of_one_id_are_refused(training):
     with pytest.raises(ValueError, match="different ids"):
-        train.rows([training[0], training[0]])
+        rollouts.rows([training[0], training[0]])

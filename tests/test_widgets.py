@@ -208,7 +208,7 @@ def test_show_group_marks_what_differs_from_the_best():
 
 
 def completions(folder, step: int, prompt: str = "where?"):
-    """A file as train.Completions writes it: two prompts, two rollouts each."""
+    """A file as rollouts.Completions writes it: two prompts, two rollouts each."""
     table = {
         "step": [step] * 4,
         "prompt": ["other", "other", prompt, prompt],

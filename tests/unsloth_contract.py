@@ -133,7 +133,7 @@ def watch(model, seen: list) -> None:
 def run(kind: str, folder: Path) -> dict:
     """Take two SFT and two GRPO steps with one architecture; return what was seen."""
     from stlite import model as models
-    from stlite import train
+    from stlite import rollouts, train
     from stlite.egost import read_rows
 
     samples = list(read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl"))[:4]
@@ -157,7 +157,7 @@ def run(kind: str, folder: Path) -> dict:
     return {
         **found, "model": type(model.get_base_model()).__name__, "trained": list(adapter), "same": replies == alone,
         "parity": json.loads((folder / "grpo/train.json").read_text())["parity"],
-        "tower": tower(model, proc, samples, videos), "trainer": train.grpo_trainer().__name__, "blinded": blinded(model, proc, samples, folder, videos),
+        "tower": tower(model, proc, samples, videos), "trainer": rollouts.grpo_trainer().__name__, "blinded": blinded(model, proc, samples, folder, videos),
     }  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def tower(model, proc, samples, videos: Path) -> dict:
 
 def blinded(model, proc, samples, folder: Path, videos: Path) -> str:
     """Let the trainer show black videos to its log-prob passes; return what the parity gate then says."""
-    from stlite import train
+    from stlite import gates, train
     from stlite.model import looking
 
     with looking(proc, videos):
@@ -196,7 +196,7 @@ def blinded(model, proc, samples, folder: Path, videos: Path) -> str:
 
         module._unsloth_grpo_video_inputs = black
         try:
-            return json.dumps(train.check_parity(trainer))
+            return json.dumps(gates.check_parity(trainer))
         except RuntimeError as error:
             return str(error)
         finally:

@@ -53,7 +53,7 @@ GRPO = {
     "max_steps": 80, "learning_rate": 1e-4, "num_generations": 8, "per_device_train_batch_size": 32,
     "gradient_accumulation_steps": 1, "max_completion_length": 64,
 }  # fmt: skip
-COUNT = {"dev": 32, "final": 96}  # walks, the parts in turn
+COUNT = {"dev": 32, "final": 272}  # walks, the parts in turn
 TOKENS = 96
 
 
@@ -129,9 +129,14 @@ def run(arm: str, seed: int, which: str, samples: list) -> list[dict]:
     ask = partial(generate, model, processor, videos=WORK / "videos", max_new_tokens=TOKENS)
     settings = {"arm": arm, "training_seed": seed, "sft": SFT, "grpo": GRPO, "tokens": TOKENS}
     records = evaluate(samples, ask, out, settings=settings, batch=48, progress=False)
-    if arm in ("base", "st-r1", "sft-grpo") and seed == 0:
+    if rewards:
+        steps = [r for r in json.loads((out / "log.json").read_text()) if "reward" in r]
+        shown = ("step", "reward", "reward_std", "completions/mean_length")
+        curve = [{k: v for k, v in r.items() if k in shown or k.endswith("_reward/mean")} for r in steps]
+        keep(curve, KEPT / which / "curves" / done.name)
+    if seed == 0:
         choices = [s for s in samples if s.kind == "choice"]
-        for order in ("blank", "shuffled"):
+        for order in ("blank", "shuffled") if arm in ("base", "st-r1", "sft-grpo") else ("blank",):
             how = {"settings": settings, "batch": 48, "order": order, "progress": False}
             keep(evaluate(choices, ask, out / order, **how), KEPT / which / order / done.name)
     return keep(records, done)

@@ -15,7 +15,7 @@ from stlite.intervals import intervals
 from stlite.sample import LETTERS, Sample, safe_path
 from stlite.splits import take
 
-OPENING = re.compile(r"Please take an? egocentric view to understand the following questions?\.\s*")
+OPENINGS = re.compile(r"Please take an? egocentric view to understand the following questions?\.\s*")
 VERDICT = re.compile(r"(Hence, the correct answer is )([A-H])$")
 FAR, NEAR = 3.0, 1.6  # standard errors: fair questions hardly ever are so far from chance, and one set in five so near
 
@@ -50,7 +50,7 @@ CHECKS: dict[str, tuple[str, str, Callable[[Sample], bool]]] = {
     "stem-of-another-task": ("error", "repair() writes the stem of the task",
         lambda s: asked(s.question) not in (None, (s.task, s.way))),
     "opening-twice": ("warning", "repair() keeps the first of the openings",
-        lambda s: len(OPENING.findall(s.question)) > 1),
+        lambda s: len(OPENINGS.findall(s.question)) > 1),
     "trace-of-another-task": ("error", "repair() writes the trace again around the same path",
         lambda s: bool(t := told(s.trace)) and (t[0][0] != s.task or t[1] != (s.task, s.way))),
     "trace-of-another-letter": ("error", "ask which letter was meant",
@@ -66,55 +66,50 @@ CHECKS: dict[str, tuple[str, str, Callable[[Sample], bool]]] = {
 }  # fmt: skip
 
 
+def _question(s: Sample) -> tuple:
+    return s.video, s.task, s.way, s.question, frozenset(s.options)
+
+
 def examine(
-    samples: Iterable[Sample],
-    videos: str | PathLike | None = None,
-    frames: int | None = None,
-    held_out: Iterable[Sample] | None = None,
-) -> list[dict]:
+    samples: Iterable[Sample], videos: str | PathLike | None = None, frames: int | None = None,
+    held_out: Iterable[Sample] = (),
+) -> list[dict]:  # fmt: skip
     """Return what is wrong, worst first: code, severity, count, of, ids, remedy (paper section 2 names most of these).
 
     With `videos`, a root, every video is read; `frames` of it are asked. With `held_out`, recordings are compared.
     """
     samples = list(samples)
+    met, tested = Counter(map(_question, samples)), {take(s) for s in held_out}
+    checks = CHECKS | {
+        "duplicate-questions": ("warning", "keep one of them", lambda s: met[_question(s)] > 1),
+        "held-out-overlap": ("error", "split by splits.by_recording", lambda s: bool(tested) and take(s) in tested),
+    }
     findings = [
         _finding(code, severity, [s.id for s in samples if check(s)], len(samples), remedy)
-        for code, (severity, remedy, check) in CHECKS.items()
+        for code, (severity, remedy, check) in checks.items()
     ]
-    questions = [(s.video, s.task, s.way, s.question, frozenset(s.options)) for s in samples]
-    for code, severity, keys in (
-        ("duplicate-questions", "warning", questions), ("duplicate-ids", "error", [s.id for s in samples])
-    ):  # fmt: skip
-        met = Counter(keys)
-        ids = [s.id for s, key in zip(samples, keys) if met[key] > 1]
-        findings.append(_finding(code, severity, ids, len(samples), "keep one of them"))
-    choices = [s for s in samples if len(s.options) > 1]
-    letter, far = _commonest(choices)
+    letter, far = _commonest(samples)
     ids = [s.id for s in samples if far > NEAR and s.options and s.answer == letter]
     severity, of = "warning" if far > FAR else "note", sum(bool(s.options) for s in samples)
     findings.append(_finding("letter-imbalance", severity, ids, of, "repair() shuffles the options"))
-    findings += _give_aways(choices)
+    findings += _give_aways([s for s in samples if len(s.options) > 1])
     if videos is not None:
         findings += _videos(samples, videos, frames)
-    if held_out is not None:
-        tested = {take(s) for s in held_out}
-        both = [s.id for s in samples if take(s) in tested]
-        findings.append(_finding("held-out-overlap", "error", both, len(samples), "split by splits.by_recording"))
     order = ("error", "warning", "note")
     return sorted((f for f in findings if f["count"]), key=lambda f: order.index(f["severity"]))
 
 
-def _finding(code: str, severity: str, ids: Sequence[str], of: int, remedy: str, count: int | None = None) -> dict:
-    count = len(ids) if count is None else count
-    return {"code": code, "severity": severity, "count": count, "of": of, "remedy": remedy, "ids": list(ids)}
+def _finding(code: str, severity: str, ids: Sequence[str], of: int, remedy: str) -> dict:
+    return {"code": code, "severity": severity, "count": len(ids), "of": of, "remedy": remedy, "ids": list(ids)}
 
 
-def _commonest(choices: Sequence[Sample]) -> tuple[str, float]:
+def _commonest(samples: Sequence[Sample]) -> tuple[str, float]:
     """Return the letter that is the key most above its share, and how many standard errors above."""
     best = ("A", 0.0)
     for i, letter in enumerate(LETTERS):
-        shares = [1 / len(s.options) for s in choices if len(s.options) > i]
-        excess = sum(s.answer == letter for s in choices) - sum(shares)
+        some = [s for s in samples if len(s.options) > i]
+        shares = [1 / len(s.options) for s in some]
+        excess = sum(s.answer == letter for s in some) - sum(shares)
         best = max(best, (letter, excess / (sum(p * (1 - p) for p in shares) or 1) ** 0.5), key=lambda pair: pair[1])
     return best
 
@@ -124,9 +119,9 @@ def _give_aways(choices: Sequence[Sample]) -> list[dict]:
     found = [_give_away(f"key-is-{name.replace(' ', '-')}", rule, choices) for name, rule in RULES.items()]
     if any(f["count"] for f in found if f["code"] == "key-is-no-final-period"):  # what betrays it are the distractors
         ended = [(s.id, sum(o.endswith(".") for o in s.options) - s.gold.endswith(".")) for s in choices]
-        ids, count = [name for name, some in ended if some], sum(some for _, some in ended)
-        of, remedy = sum(len(s.options) - 1 for s in choices), "end all options alike"
-        found.append(_finding("wrong-ends-in-period", "warning", ids, of, remedy, count))
+        ids, of = [name for name, some in ended if some], sum(len(s.options) - 1 for s in choices)
+        row = _finding("wrong-ends-in-period", "warning", ids, of, "end all options alike")
+        found.append(row | {"count": sum(some for _, some in ended)})
     return found
 
 
@@ -169,7 +164,7 @@ def repair(samples: Iterable[Sample], seed: int = 0) -> tuple[list[Sample], list
     """
     samples, changes = list(samples), []
     mends = list(MENDS.items())
-    if _commonest([s for s in samples if len(s.options) > 1])[1] > NEAR:
+    if _commonest(samples)[1] > NEAR:
         mends.append(("letter-imbalance", lambda s: shuffled(s, seed)))
     for i, s in enumerate(samples):
         for code, mend in mends:
@@ -187,9 +182,7 @@ def _new_trace(s: Sample) -> Sample:
 
 MENDS: dict[str, Callable[[Sample], Sample]] = {
     "stem-of-another-task": lambda s: replace(s, question=prompts.stem(s.task, s.way)),
-    "opening-twice": lambda s: replace(
-        s, question="".join(OPENING.findall(s.question)[:1]) + OPENING.sub("", s.question)
-    ),
+    "opening-twice": lambda s: replace(s, question=OPENINGS.search(s.question)[0] + OPENINGS.sub("", s.question)),
     "trace-of-another-task": _new_trace,
 }
 
@@ -254,7 +247,7 @@ def _interval(values: Sequence[float], takes: Sequence[str]) -> tuple[float, flo
     return found["low"], found["high"]
 
 
-def _classified(choices: Sequence[Sample], folds: int = 5) -> list[float]:
+def _classified(choices: Sequence[Sample]) -> list[float]:
     """Cross-validate, by recording, a logistic regression that tells right options by their words and their place."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -262,7 +255,7 @@ def _classified(choices: Sequence[Sample], folds: int = 5) -> list[float]:
     from sklearn.pipeline import make_pipeline
 
     takes = [take(s) for s in choices]
-    if (folds := min(folds, len({*takes}))) < 2:
+    if (folds := min(5, len({*takes}))) < 2:
         return []
     texts, right = [_described(s) for s in choices], [[letter == s.answer for letter in s.letters] for s in choices]
     scores = [0.0] * len(choices)

@@ -1,6 +1,5 @@
 """Ego-ST data in and out: official files, released training rows and annotations of one's own videos."""
 
-import ast
 import csv
 import json
 import os
@@ -8,13 +7,13 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 
 from stlite import prompts, steps
+from stlite.parse import split_steps
 from stlite.sample import LETTERS, TASKS, Sample, SampleError, decode, from_dict, read_lines, safe_path, write_text
 
 FOLDERS = {"part1": "part1", "part2": "part2", "part3": "part3_clip", "part4": "part4_clip"}
@@ -41,7 +40,7 @@ Paths = Mapping[str, Sequence[str] | str]
 
 def build(
     video: str, steps_forward: Paths, steps_reverse: Paths | None = None, *, id: str, part: str = "", source: str = "",
-    group: str = "", moments: Sequence[float] = (), pool: Paths | None = None, seed: int = 0, origin: str = "",
+    group: str = "", pool: Paths | None = None, seed: int = 0, origin: str = "",
 ) -> list[Sample]:  # fmt: skip
     """Make up to eight samples with traces of one annotated video (paper section 3, its Figure 5).
 
@@ -52,7 +51,7 @@ def build(
     >>> [s.id for s in build("a.mp4", {"landmark": ["gate", "bridge"], "route": "Pass the gate."}, id="w1")]
     ['w1/route/forward', 'w1/landmark/forward', 'w1/landmark/reverse']
     """
-    kept = {"part": part, "source": source, "group": group or recording(video), "origin": origin, "moments": moments}
+    kept = {"part": part, "source": source, "group": group or recording(video), "origin": origin}
     forward = _checked(steps_forward, origin or id, "steps_forward")
     reverse = _walked_back(forward) if steps_reverse is None else steps_reverse
     ways = {"forward": forward, "reverse": _checked(reverse, origin or id, "steps_reverse")}
@@ -100,11 +99,13 @@ def _stem(video: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def _named(video: str) -> dict[str, str]:
-    folder, _, name = video.partition("#t=")[0].rpartition("/")
-    source = next((family for start, family in SOURCES.items() if name.startswith(start)), "")
-    source = source or ("numbered walks" if _stem(name).isdigit() else "")
-    return {"video": video, "group": recording(video), "source": source, "part": PARTS.get(folder, "")}
+def _draft_of(video: str, name: str, task: str, way: str) -> dict:
+    """Start a draft with what is asked, and with what the path of the video tells."""
+    folder, _, file = video.rpartition("/")
+    numbered = "numbered walks" if _stem(file).isdigit() else ""
+    source = next((family for start, family in SOURCES.items() if file.startswith(start)), numbered)
+    known = {"video": video, "group": recording(video), "source": source, "part": PARTS.get(folder, "")}
+    return known | {"id": f"{name}/{task}/{way}", "task": task, "way": way, "steps_forward": (), "steps_reverse": ()}
 
 
 def _finder(videos: str | os.PathLike | None) -> Callable[[str, str], str]:
@@ -174,7 +175,7 @@ def _sample(find: Callable[[str, str], str], used: set[str], draft: dict, own: d
     row, where = {**draft, **own, "origin": draft["origin"]}, draft["origin"]
     row["video"] = find(said := _text(row, "video", where), where)
     if row["video"] != said:
-        row["part"] = row.get("part") or _named(row["video"])["part"]
+        row["part"] = row.get("part") or PARTS.get(row["video"].rpartition("/")[0], "")
     sample = from_dict(row, where)
     if sample.id in used:
         sample.refuse("id", "an id that no earlier row has", sample.id)
@@ -236,13 +237,9 @@ def told(trace: str) -> tuple[tuple[str, str], tuple[str, str], tuple[str, ...]]
     first, then = asked(start[2] if start else ""), asked(then.partition(" Hence, the correct answer is ")[0])
     if not first or not then or first[1] != start[1]:
         return None
-    listed, path = None, path.strip()
-    if path.startswith("[") and len(path) < 100_000:  # the released traces of forward questions print a Python list
-        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-            listed = ast.literal_eval(path)
-    if not isinstance(listed, list) or not all(isinstance(step, str) for step in listed):
-        listed = path.split(", ") if path else ()
-    return first, then, tuple(listed)
+    if (path := path.strip()).startswith("["):  # the released traces of forward questions print a Python list
+        return first, then, split_steps(path)
+    return first, then, tuple(path.split(", ")) if path else ()
 
 
 def read_rows(path: str | os.PathLike, videos: str | os.PathLike | None = None, on_error: str = "raise"):
@@ -273,9 +270,8 @@ def _parse_row(row: dict, where: str) -> dict:
     task = ours[0] if then == ours else SLIPS.get((ours[0], then[0])) if way == then[1] == "forward" else None
     if not task or first[0] != then[0]:
         raise SampleError(where, "solution", f"a trace of the task asked, {' '.join(ours)}", trace)
-    found = {"question": question, "options": options, "answer": answer, "trace": trace, **_named(video)}
-    found |= {"id": f"{_stem(video)}/{task}/{way}", "task": task, "way": way, "steps_forward": (), "steps_reverse": ()}
-    return found | {f"steps_{first[1]}": path}
+    draft = _draft_of(video, _stem(video), task, way) | {"question": question, "options": options}
+    return draft | {"answer": answer, "trace": trace, f"steps_{first[1]}": path}
 
 
 def split_problem(problem: str, where: str = "") -> tuple[str, tuple[str, ...]]:
@@ -362,10 +358,10 @@ def _entries(file: Path) -> Iterator[tuple[str, str, object]]:
 
 def _parse_entry(part: str, way: str, task: str, key: str, entry: dict, where: str) -> dict:
     video, name = _text(entry, "video", where), f"{way}_mcq"
-    found = _named(video if re.search(r"[/\\:]", video) else f"{FOLDERS[part]}/{video}") | {"part": part, "trace": ""}
-    found |= {"id": f"{part}/{key}/{task}/{way}", "task": task, "way": way, "steps_forward": (), "steps_reverse": ()}
+    video = video if re.search(r"[/\\:]", video) else f"{FOLDERS[part]}/{video}"
+    draft = _draft_of(video, f"{part}/{key}", task, way) | {"part": part}
     if task == "route":
-        return found | {"question": _text(entry, "question", where), "answer": _text(entry, f"{way}_answer", where)}
+        return draft | {"question": _text(entry, "question", where), "answer": _text(entry, f"{way}_answer", where)}
     inner = entry.get(name)
     if not isinstance(inner, dict):
         raise SampleError(where, name, "an object", inner if name in entry else f"only the fields {sorted(entry)}")
@@ -374,16 +370,15 @@ def _parse_entry(part: str, way: str, task: str, key: str, entry: dict, where: s
         raise SampleError(where, "options", "a list of texts", options)
     options = tuple(text.removeprefix(f"{letter}. ") for letter, text in zip(LETTERS + " " * len(options), options))
     answer = _letter({**entry, **inner}, (*ANSWERS, f"{way}_answer"), options, where)
-    return found | {"question": _text(inner, "question", where), "options": options, "answer": answer}
+    return draft | {"question": _text(inner, "question", where), "options": options, "answer": answer}
 
 
 def _letter(entry: dict, names: Sequence[str], options: Sequence[str], where: str) -> str:
     """Find the one answer, "B", "(B)", "B.", "B. text" or the text of one option, under any of the names."""
     found = {str(entry[name]).strip() for name in names if entry.get(name) is not None}
     if len(found) != 1:
-        raise SampleError(
-            where, "answer", f"one answer, under one of {', '.join(names)}", f"the fields {sorted(entry)}"
-        )
+        wanted = f"one answer, under one of {', '.join(names)}"
+        raise SampleError(where, "answer", wanted, f"the fields {sorted(entry)}")
     answer = found.pop()
     if bare := re.fullmatch(r"\(?([A-H])[).:]*", answer):
         return bare[1]
@@ -418,7 +413,7 @@ def _entry(s: Sample) -> dict:
     return named | {f"{s.way}_mcq": {"question": s.question, "options": options, "answer": s.answer}}
 
 
-def annotations(path: str | os.PathLike, videos: str | os.PathLike | None = None, seed: int = 0, on_error="raise"):
+def annotations(path: str | os.PathLike, videos: str | os.PathLike | None = None, on_error: str = "raise"):
     """Read a CSV or JSONL of annotated videos and build their samples; the other rows' steps serve as distractors.
 
     Columns: video, and any of direction, landmark, action (steps separated by ";"), route (a text), each also with
@@ -428,7 +423,7 @@ def annotations(path: str | os.PathLike, videos: str | os.PathLike | None = None
     header = _cells(*lines.pop(0)) if lines and Path(path).suffix.lower() == ".csv" else None
     rows = list(_each(partial(_annotation, header, _finder(videos)), lines, errors))
     pool = {t: sorted({s for r in rows for w in WAYS for s in r[f"steps_{w}"].get(t, ())}) for t in TASKS[1:]}
-    built = _each(lambda row: build(**row, pool=pool, seed=seed), ((row,) for row in rows), errors)
+    built = _each(lambda row: build(**row, pool=pool), ((row,) for row in rows), errors)
     samples = [sample for made in built for sample in made]
     return samples if errors is None else (samples, errors)
 
@@ -464,10 +459,8 @@ def statistics(samples: Iterable[Sample]) -> list[dict]:
         kinds[TASKS.index(s.task), s.way].append(s)
     return [
         {"task": TASKS[task], "way": way, "samples": len(some), "videos": len({s.video for s in some})}
-        | {
-            "options": fmean(len(s.options) for s in some),
-            "steps": fmean([len(s.steps) for s in some if s.steps] or [0]),
-        }
+        | {"options": fmean(len(s.options) for s in some)}
+        | {"steps": fmean([len(s.steps) for s in some if s.steps] or [0])}
         | {"words": fmean(len(s.gold.split()) for s in some)}
         for (task, way), some in sorted(kinds.items())
     ]
@@ -486,6 +479,5 @@ def download(folder: str | os.PathLike, revision: str, data: str = "openinterx/E
         return Path(snapshot_download(data, repo_type="dataset", revision=revision, local_dir=folder))
     except OSError as error:
         by_hand = f"hf download {data} --repo-type dataset --revision {revision} --local-dir {folder}"
-        raise ConnectionError(
-            f"{error}\nNot fetched. Run this again, or where there is a network: {by_hand}"
-        ) from error
+        advice = f"Not fetched. Run this again, or where there is a network: {by_hand}"
+        raise ConnectionError(f"{error}\n{advice}") from error

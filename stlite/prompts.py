@@ -75,8 +75,8 @@ def target(sample: Sample, recipe: str = "st-cot") -> str:
     return reply(thinking, sample.answer)
 
 
-def messages(sample: Sample, video: str | None = None, direct: bool = False, answer: str = "") -> list[dict]:
+def messages(sample: Sample, direct: bool = False, answer: str = "") -> list[dict]:
     """Return chat messages with the video's path as a video part; with `answer`, the assistant's turn is appended."""
-    content = [{"type": "video", "video": video or sample.video}, {"type": "text", "text": problem(sample, direct)}]
+    content = [{"type": "video", "video": sample.video}, {"type": "text", "text": problem(sample, direct)}]
     said = [{"role": "assistant", "content": [{"type": "text", "text": answer}]}]
     return [{"role": "user", "content": content}, *(said if answer else ())]

@@ -13,11 +13,8 @@ FORMAT = re.compile(rf"\s*<think>{PART}</think>\s*<answer>{PART}</answer>\s*", r
 
 
 def text_of(completion) -> str:
-    """Return the text of a completion: a string, or chat messages whose content is text or text parts."""
-    if isinstance(completion, str):
-        return completion
-    content = completion[-1]["content"] if completion else ""
-    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
+    """Return the text of a completion: a string or, from chats, messages."""
+    return completion if isinstance(completion, str) else completion[-1]["content"]
 
 
 _parse = lru_cache(1024)(parse)  # every reward reads the same completions

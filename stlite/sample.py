@@ -58,9 +58,7 @@ class Sample:
                     self.refuse(f.name, "a list", value)
                 object.__setattr__(self, f.name, tuple(value))
             if f.name == "moments":
-                if not all(
-                    isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < float("inf") for v in value
-                ):
+                if not all(isinstance(v, (int, float)) and abs(v) < float("inf") for v in value):
                     self.refuse(f.name, "finite numbers", value)
             elif not all(map(_is_text, value if f.name in TUPLES else (value,))):
                 self.refuse(f.name, "text (Unicode without lone surrogates)", value)
@@ -134,9 +132,8 @@ def from_dict(row: dict, origin: str = "") -> Sample:
     names = [f.name for f in fields(Sample)]
     for name in [*row, *names[:6]]:
         if name not in names or name not in row:
-            raise SampleError(
-                origin, name, "the fields of Sample, the first six present: " + ", ".join(names), list(row)
-            )
+            wanted = "the fields of Sample, the first six present: " + ", ".join(names)
+            raise SampleError(origin, name, wanted, list(row))
     return Sample(**{"origin": origin, **row})
 
 

@@ -17,12 +17,8 @@ SWAP = {a: b for pair in (both.split("|") for both in OPPOSITES.split(", ")) for
 SWAP_PATTERN = re.compile(r"\b(" + "|".join(sorted(SWAP, key=len, reverse=True)) + r")\b", re.I)
 TURNED_ROUND = re.compile(r"^\s*(?:please\s+)?(turn (a?round|back)|make a u-turn|go back)\b", re.I)
 
-Edit = Callable[[Sequence[str]], tuple[str, ...]]
-
-
-def _swap(match: re.Match) -> str:
-    word = SWAP[match[0].lower()]
-    return word.capitalize() if match[0][0].isupper() else word
+Steps = tuple[str, ...]
+Edit = Callable[[Sequence[str]], Steps]
 
 
 def reverse_step(step: str) -> str:
@@ -31,10 +27,15 @@ def reverse_step(step: str) -> str:
     >>> reverse_step("turn left"), reverse_step("pick up the box"), reverse_step("go straight")
     ('turn right', 'put down the box', 'go straight')
     """
-    return SWAP_PATTERN.sub(_swap, step)
+
+    def swapped(match: re.Match) -> str:
+        word = SWAP[match[0].lower()]
+        return word.capitalize() if match[0][0].isupper() else word
+
+    return SWAP_PATTERN.sub(swapped, step)
 
 
-def reverse_path(steps: Sequence[str], task: str, way: str = "forward") -> tuple[str, ...]:
+def reverse_path(steps: Sequence[str], task: str, way: str = "forward") -> Steps:
     """Walk a list of steps back; `way` is the way the given steps run (paper section 3).
 
     >>> reverse_path(("turn around", "go straight", "turn right"), "direction", "reverse")
@@ -50,7 +51,7 @@ def reverse_path(steps: Sequence[str], task: str, way: str = "forward") -> tuple
     return undone[:-1] if steps and TURNED_ROUND.match(steps[0]) else undone
 
 
-def wrong_way(steps: Sequence[str], task: str, way: str) -> tuple[str, ...]:
+def wrong_way(steps: Sequence[str], task: str, way: str) -> Steps:
     """List the same path as it runs the other way, the turn at the start of a way back kept in its place."""
     head = int(task == "direction" and way == "reverse" and bool(steps) and bool(TURNED_ROUND.match(steps[0])))
     return (*steps[:head], *reverse_path(steps[head:], "action" if task == "direction" else task))
@@ -82,9 +83,7 @@ def _edits(steps: Sequence[str], task: str, way: str, pool: Sequence[str], rng: 
     return edits
 
 
-def orbit(
-    steps: Sequence[str], task: str, way: str, rng: random.Random, pool: Sequence[str] = ()
-) -> tuple[tuple[str, ...], ...]:
+def orbit(steps: Sequence[str], task: str, way: str, rng: random.Random, pool: Sequence[str] = ()) -> tuple[Steps, ...]:
     """Make up to four lists {x, e1 x, e2 x, e1 e2 x} by two commuting reversible edits, the given list first.
 
     Any of the four could be the truth as well as any other, so the texts alone do not give the answer away.
@@ -93,7 +92,7 @@ def orbit(
     x = tuple(steps)
     edits = _edits(x, task, way, pool, rng)
     rng.shuffle(edits)
-    best: tuple[tuple[str, ...], ...] = (x,)
+    best: tuple[Steps, ...] = (x,)
     for i, first in enumerate(edits):
         for second in edits[:i]:
             four = (x, first(x), second(x), second(first(x)))

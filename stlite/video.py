@@ -15,7 +15,6 @@ import tempfile
 import warnings
 from collections import namedtuple
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b, file_digest
@@ -32,8 +31,8 @@ SEEK = 12  # frames that are decoded rather than passed over
 FORMATS = "mov,matroska,avi,mpegts"  # no playlists: they name other files and URLs
 FAULTS = (OSError, ValueError, LookupError, ArithmeticError, RuntimeError, ImportError, subprocess.SubprocessError)
 
-Ask = namedtuple("Ask", "frames max_pixels multiple start end backend")
-Table = namedtuple("Table", "pts sure keys base skips aspect doubt note", defaults=[""])
+Request = namedtuple("Request", "frames max_pixels multiple start end backend")
+Index = namedtuple("Index", "pts sure keys base skips aspect doubt note", defaults=[""])
 
 
 class ClipError(Exception):
@@ -92,7 +91,7 @@ def read_clip(
         raise ValueError(f"expected even frames, max_pixels ≥ multiple², {ORDERS}, {(*BACKENDS,)}; found {asked}")
     try:
         file, start, end = _locate(os.fspath(path), root)
-        clip = _recall(file, Ask(frames, max_pixels, multiple, start, end, backend), time_limit)
+        clip = _cached(file, Request(frames, max_pixels, multiple, start, end, backend), time_limit)
     except FAULTS as error:
         raise ClipError(path, backend, str(error) or type(error).__name__) from error
     if clip.note:
@@ -100,9 +99,9 @@ def read_clip(
     return _reorder(clip, order)
 
 
-def preflight(samples: Iterable, root=None, time_limit: float = 20, workers: int | None = None, **settings):
+def preflight(samples: Iterable, root=None, time_limit: float = 20, **settings):
     """Read each video of the samples once, as untrusted, in parallel: (good videos, {bad video: ClipError})."""
-    from tqdm.auto import tqdm
+    from tqdm.contrib.concurrent import thread_map
 
     def fault(video):
         try:
@@ -111,8 +110,7 @@ def preflight(samples: Iterable, root=None, time_limit: float = 20, workers: int
             return error
 
     videos = list(dict.fromkeys(sample.video for sample in samples))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        faults = dict(zip(videos, list(tqdm(pool.map(fault, videos), total=len(videos), desc="videos"))))
+    faults = dict(zip(videos, thread_map(fault, videos, max_workers=os.cpu_count(), desc="videos")))
     return [v for v in videos if not faults[v]], {v: error for v, error in faults.items() if error}
 
 
@@ -161,8 +159,8 @@ def _opened(file):
         raise ValueError(f"damaged, or not a video: {error.strerror}") from error
 
 
-def _look(file):
-    """Table of a file: times of its frames and key frames in units of base, and what else its packets tell."""
+def _index(file):
+    """Index of a file: times of its frames and key frames in units of base, and what else its packets tell."""
     with _opened(file) as (container, stream):
         size = stream.codec_context.width * stream.codec_context.height
         if size > MAX_PIXELS or (container.duration or 0) > MAX_SECONDS * 10**6:
@@ -179,7 +177,7 @@ def _look(file):
             shown = [pts for pts, _, discard, _ in rows if pts is not None and not discard] or [0]
             of = f" of {container.duration / 1e6:.2f}" if container.duration else ""
             raise ValueError(f"truncated: {float((max(shown) - min(shown)) * stream.time_base):.2f}{of} s are there")
-        return _table(container.format.name, stream, rows)
+        return _indexed(container.format.name, stream, rows)
 
 
 def _ends_early(file, container, stream, end):
@@ -192,14 +190,14 @@ def _ends_early(file, container, stream, end):
     return declared - end * stream.time_base > 1
 
 
-def _table(name, stream, rows):
+def _indexed(name, stream, rows):
     """AVI has no presentation times: those of decoding stand in, and are sure once every frame was decoded."""
     at, codec, aspect = 3 if name == "avi" else 0, stream.codec_context.name, float(stream.sample_aspect_ratio or 1)
     timed = all(row[at] is not None for row in rows)
     pts = np.unique([row[at] for row in rows if timed and not row[2]])
     keys = np.unique([row[0] for row in rows if row[1] and timed and name not in ("avi", "mpegts")])
     doubt = "pixels that are not square" if aspect != 1 else _doubt(name, codec, rows)
-    return Table(pts, timed and not at, keys, float(stream.time_base), codec == "h264", aspect, doubt)
+    return Index(pts, timed and not at, keys, float(stream.time_base), codec == "h264", aspect, doubt)
 
 
 def _doubt(name, codec, rows):
@@ -214,16 +212,16 @@ def _doubt(name, codec, rows):
     return "" if closed else "open groups of pictures"
 
 
-def _choose(table, ask):
+def _choose(index, request):
     """Times of all frames, places of those to be read, and what is less than was asked for."""
-    seconds = (table.pts - table.pts[0]) * table.base  # an IndexError where the packets tell no times
-    inside = np.flatnonzero((seconds >= ask.start) & (seconds <= ask.end))
+    seconds = (index.pts - index.pts[0]) * index.base  # an IndexError where the packets tell no times
+    inside = np.flatnonzero((seconds >= request.start) & (seconds <= request.end))
     if not len(inside):
-        raise ValueError(f"no frame from {ask.start} to {ask.end} s: the video has 0 to {seconds[-1]:.2f} s")
-    if len(inside) < ask.frames:
-        note = f"only {len(inside)} of the {ask.frames} frames asked for are there"
+        raise ValueError(f"no frame from {request.start} to {request.end} s: the video has 0 to {seconds[-1]:.2f} s")
+    if len(inside) < request.frames:
+        note = f"only {len(inside)} of the {request.frames} frames asked for are there"
         return seconds, np.append(inside, inside[len(inside) - len(inside) % 2 :]), note
-    return seconds, inside[_spread(seconds[inside], ask.frames)], ""
+    return seconds, inside[_spread(seconds[inside], request.frames)], ""
 
 
 def _spread(seconds, count):
@@ -237,33 +235,33 @@ def _spread(seconds, count):
     return np.minimum(np.maximum.accumulate(near - steps) + steps, len(seconds) - count + steps)
 
 
-def _read(file, ask, key):
-    table = _look(file)
+def _read(file, request, key):
+    index = _index(file)
     try:
-        return _sampled(file, ask, key, table)
+        return _sampled(file, request, key, index)
     except LookupError:  # decoding gives other frames than the packets promise
-        return _sampled(file, ask, key, _listen(file, table))
+        return _sampled(file, request, key, _index_decoded(file, index))
 
 
-def _sampled(file, ask, key, table):
-    seconds, where, note = _choose(table, ask)
-    found = BACKENDS[ask.backend](file, table, {int(table.pts[place]): int(place) for place in sorted(where)})
-    images = {place: _shrink(image, turn, table.aspect, ask) for place, image, turn in found}
+def _sampled(file, request, key, index):
+    seconds, where, note = _choose(index, request)
+    found = BACKENDS[request.backend](file, index, {int(index.pts[place]): int(place) for place in sorted(where)})
+    images = {place: _resize(image, turn, index.aspect, request) for place, image, turn in found}
     fps = float((len(seconds) - 1) / seconds[-1]) if len(seconds) > 1 else 0.0
-    duration, notes = float(seconds[-1]) + (1 / fps if fps else 0), "; ".join(filter(None, (table.note, note)))
+    duration, notes = float(seconds[-1]) + (1 / fps if fps else 0), "; ".join(filter(None, (index.note, note)))
     frames = np.stack([images[place] for place in where])
-    return Clip(frames, seconds[where], where, fps, duration, ask.backend, key, notes)
+    return Clip(frames, seconds[where], where, fps, duration, request.backend, key, notes)
 
 
-def _listen(file, table):
-    """The table of the frames that decoding gives, for files whose packets promise others."""
+def _index_decoded(file, index):
+    """The index of the frames that decoding gives, for files whose packets promise others."""
     with _opened(file) as (container, stream):
         pts = [frame.pts for frame in _frames(container, stream) if not frame.is_corrupt]
     if not pts or None in pts or (np.diff(pts) <= 0).any():
         raise ValueError("the times of the frames are missing or go backwards: convert the file to mp4")
-    lost = len(table.pts) - len(pts)
-    note = f"{lost} of the {len(table.pts)} frames of the file cannot be decoded and are left out" if lost > 0 else ""
-    return table._replace(pts=np.array(pts), sure=True, keys=np.array([]), skips=False, note=note)
+    lost = len(index.pts) - len(pts)
+    note = f"{lost} of the {len(index.pts)} frames of the file cannot be decoded and are left out" if lost > 0 else ""
+    return index._replace(pts=np.array(pts), sure=True, keys=np.array([]), skips=False, note=note)
 
 
 def _frames(container, stream, needed=None):
@@ -273,60 +271,60 @@ def _frames(container, stream, needed=None):
         yield from packet.decode()
 
 
-def _by_pyav(file, table, wanted):
+def _by_pyav(file, index, wanted):
     """Place, pixels and rotation of each frame wanted, {pts: place}; LookupError where there are others."""
     found, seen = 0, []
-    with suppress(ValueError), _opened(file) as (container, stream):  # what is damaged is looked into by _listen
-        for key, group in _groups(table, wanted):
+    with suppress(ValueError), _opened(file) as (container, stream):  # what is damaged is looked into by _index_decoded
+        for key, group in _groups(index, wanted):
             if key is not None:
                 container.seek(key, stream=stream)
-            for frame in _frames(container, stream, wanted if table.skips and table.sure else None):
+            for frame in _frames(container, stream, wanted if index.skips and index.sure else None):
                 seen.append(frame.pts)
                 if frame.pts in group and not frame.is_corrupt:
                     found += 1
                     yield wanted[frame.pts], frame.to_ndarray(format="rgb24"), frame.rotation
-                if table.sure and (frame.pts or 0) >= group[-1]:
+                if index.sure and (frame.pts or 0) >= group[-1]:
                     break
-    if found < len(wanted) or (not table.sure and seen != table.pts.tolist()):
+    if found < len(wanted) or (not index.sure and seen != index.pts.tolist()):
         raise LookupError(f"damaged: {len(wanted) - found} of the {len(wanted)} frames wanted cannot be decoded")
 
 
-def _groups(table, wanted):
+def _groups(index, wanted):
     """Wanted frames to be decoded in one go, and the key frame to seek first, if any: a seek costs a dozen frames."""
     groups, last = [(None, [])], 0
     for pts, place in wanted.items():
-        key = int(table.keys[max(0, np.searchsorted(table.keys, pts, "right") - 1)]) if len(table.keys) else -math.inf
-        if np.searchsorted(table.pts, key) - last > SEEK:
+        key = int(index.keys[max(0, np.searchsorted(index.keys, pts, "right") - 1)]) if len(index.keys) else -math.inf
+        if np.searchsorted(index.pts, key) - last > SEEK:
             groups.append((key, []))
         groups[-1][1].append(pts)
         last = place
     return [group for group in groups if group[1]]
 
 
-def _by_decord(file, table, wanted):
-    if table.doubt:
-        raise ValueError(f"decord may give wrong frames here ({table.doubt}): read it with backend='pyav'")
+def _by_decord(file, index, wanted):
+    if index.doubt:
+        raise ValueError(f"decord may give wrong frames here ({index.doubt}): read it with backend='pyav'")
     import decord
 
     try:
         reader = decord.VideoReader(str(file))
-        if len(reader) != len(table.pts):
-            raise ValueError(f"decord finds {len(reader)} frames where there are {len(table.pts)}")
+        if len(reader) != len(index.pts):
+            raise ValueError(f"decord finds {len(reader)} frames where there are {len(index.pts)}")
         for place in wanted.values():
             yield place, reader.get_batch([place]).asnumpy()[0], 0  # decord turns it itself
     except decord.DECORDError as error:
         raise ValueError(f"decord: {str(error).splitlines()[0]}") from error
 
 
-def _by_torchcodec(file, table, wanted):
-    if not len(table.keys):
+def _by_torchcodec(file, index, wanted):
+    if not len(index.keys):
         raise ValueError("torchcodec may give wrong frames here (no index to seek by): read it with backend='pyav'")
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(str(file), seek_mode="exact", dimension_order="NHWC")
     for pts, place in wanted.items():
         frame = decoder.get_frame_at(place)
-        if abs(frame.pts_seconds - pts * table.base) > 0.002:
+        if abs(frame.pts_seconds - pts * index.base) > 0.002:
             raise ValueError(f"torchcodec gives the frame of {frame.pts_seconds:.3f} s for frame {place}")
         yield place, frame.data.numpy(), 0  # and this turns it itself
 
@@ -334,13 +332,13 @@ def _by_torchcodec(file, table, wanted):
 BACKENDS = {"pyav": _by_pyav, "decord": _by_decord, "torchcodec": _by_torchcodec}
 
 
-def _shrink(image, turn, aspect, ask):
+def _resize(image, turn, aspect, request):
     from PIL import Image
 
     quarters = round(turn / 90) % 4
     sides = (image.shape[0], round(image.shape[1] * aspect))
     flip = -1 if quarters % 2 else 1
-    rows, columns = _fit(*sides[::flip], ask.max_pixels, ask.multiple)[::flip]
+    rows, columns = _fit(*sides[::flip], request.max_pixels, request.multiple)[::flip]
     small = Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC)  # antialiased, as the processors'
     return np.rot90(np.asarray(small), quarters)
 
@@ -360,14 +358,14 @@ def _fit(height, width, max_pixels, multiple):
     return rows * multiple, columns * multiple
 
 
-def _recall(file, ask, time_limit):
+def _cached(file, request, time_limit):
     """Read through the cache: <key>.clip holds a line of JSON and the pixels, <name>.sum the content hash of a file."""
     folder = cache_folder()
-    key = _hash(json.dumps([READER, _content(file, folder), *ask]))
+    key = _hash(json.dumps([READER, _content(file, folder), *request]))
     kept = folder and folder / f"{key}.clip"
     if clip := kept and _load(kept):
         return clip
-    clip = _read_apart(file, ask, key, time_limit) if time_limit else _read(file, ask, key)
+    clip = _read_in_child(file, request, key, time_limit) if time_limit else _read(file, request, key)
     try:
         if kept:
             keep(kept, _packed(clip))
@@ -394,18 +392,14 @@ def _content(file, folder):
     with open(file, "rb") as stream:
         digest = file_digest(stream, "sha256").hexdigest()
     if memo:
-        with suppress(OSError):  # said by _recall, once
+        with suppress(OSError):  # said by _cached, once
             keep(memo, [digest.encode()])
     return digest
 
 
 def _packed(clip):
-    head = vars(clip) | {
-        "seconds": clip.seconds.tolist(),
-        "indices": clip.indices.tolist(),
-        "frames": clip.frames.shape,
-    }
-    return [json.dumps(head).encode() + b"\n", clip.frames.tobytes()]
+    head = json.dumps(vars(clip) | {"frames": clip.frames.shape}, default=np.ndarray.tolist)
+    return [head.encode() + b"\n", clip.frames.tobytes()]
 
 
 def _load(path):
@@ -416,7 +410,7 @@ def _load(path):
             os.utime(path)  # what is used last is removed last
         head |= {name: np.array(head[name]) for name in ("seconds", "indices")}
         return Clip(**head | {"frames": np.asarray(frames)})
-    except OSError:  # not there, or said by _recall when it cannot be kept
+    except OSError:  # not there, or said by _cached when it cannot be kept
         return None
     except (ValueError, KeyError, TypeError):  # not a whole clip of ours
         path.unlink(missing_ok=True)
@@ -463,11 +457,11 @@ def clear_cache() -> dict:
     return stats
 
 
-def _read_apart(file, ask, key, time_limit):
+def _read_in_child(file, request, key, time_limit):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         out = Path(folder, "clip")
-        order = json.dumps([str(file), ask, key, str(out)])
-        command = [sys.executable, "-c", "from stlite.video import _serve; _serve()"]
+        order = json.dumps([str(file), request, key, str(out)])
+        command = [sys.executable, "-c", "from stlite.video import _read_for_parent; _read_for_parent()"]
         home = Path(__file__).parents[1]
         try:
             done = subprocess.run(command, input=order.encode(), capture_output=True, timeout=time_limit, cwd=home)
@@ -478,9 +472,9 @@ def _read_apart(file, ask, key, time_limit):
         raise ValueError(done.stdout.decode() or f"the reader died with exit status {done.returncode}")
 
 
-def _serve():
-    file, ask, key, out = json.load(sys.stdin)
+def _read_for_parent():
+    file, request, key, out = json.load(sys.stdin)
     try:
-        keep(Path(out), _packed(_read(Path(file), Ask(*ask), key)))
+        keep(Path(out), _packed(_read(Path(file), Request(*request), key)))
     except FAULTS as error:
         sys.stdout.write(str(error) or type(error).__name__)

@@ -11,6 +11,8 @@ so that any list of turns is possible.
 
 import random
 import zlib
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +27,8 @@ COLOURS = {
     "white": (240, 240, 240), "orange": (245, 140, 30), "purple": (140, 60, 180), "cyan": (60, 210, 220),
     "pink": (245, 130, 180), "brown": (130, 80, 40), "grey": (120, 120, 125), "black": (20, 20, 24),
 }  # fmt: skip
-LANDMARKS = (
-    "red ball", "blue cross", "yellow star", "green cone", "white pillar", "orange ring",
-    "purple diamond", "cyan crate", "pink heart", "brown barrel", "grey arch", "black hourglass",
-)  # fmt: skip
+SHAPES = ["ball", "cross", "star", "cone", "pillar", "ring", "diamond", "crate", "heart", "barrel", "arch", "hourglass"]
+LANDMARKS = tuple(map(" ".join, zip(COLOURS, SHAPES)))  # "red ball" and so on
 ACTIONS = ("open the door", "pick up the box", "switch on the lamp", "raise the flag")
 ALL_ACTIONS = ACTIONS + tuple(map(reverse_step, ACTIONS))
 PARTS = {  # junctions, half-width of a junction's room, wall, mortar, floor, ceiling
@@ -72,22 +72,14 @@ def _draw(rng: random.Random, seed: int, part: int) -> dict:
     }  # fmt: skip
 
 
-def route(walk: dict) -> dict[str, list[str]]:
-    """Describe a walk in both ways, one clause a step."""
-    places = ["past" if t == "go straight" else "at" for t in walk["turns"]]
-    clauses = [f"{t} {p} the {m}" for t, p, m in zip(walk["turns"], places, walk["landmarks"])]
-    around = [AROUND]
-    forward = around * walk["ends"][0] + clauses + around * walk["ends"][1]
-    return {"forward": forward, "reverse": list(reverse_path(forward, "direction"))}
-
-
 def annotation(walk: dict) -> tuple[dict, dict]:
     """Return a walk's steps by task, forward and reverse: the one annotation all its samples are made from."""
-    forward = {"direction": walk["directions"], "landmark": walk["landmarks"], "action": walk["actions"]}
-    forward = {task: list(steps) for task, steps in forward.items() if steps}
-    reverse = {task: list(reverse_path(steps, task)) for task, steps in forward.items()}
-    both = route(walk)
-    return forward | {"route": both["forward"]}, reverse | {"route": both["reverse"]}
+    around, seen = [AROUND], zip(walk["turns"], walk["landmarks"])
+    clauses = [f"{t} {'past' if t == 'go straight' else 'at'} the {landmark}" for t, landmark in seen]
+    forward = {task: walk[f"{task}s"] for task in ("direction", "landmark", "action") if walk[f"{task}s"]}
+    forward["route"] = around * walk["ends"][0] + clauses + around * walk["ends"][1]
+    rules = {task: "direction" if task == "route" else task for task in forward}
+    return forward, {task: list(reverse_path(forward[task], rule)) for task, rule in rules.items()}
 
 
 def samples(walk: dict, video: str, seed: int = 0) -> list[Sample]:
@@ -102,62 +94,50 @@ def samples(walk: dict, video: str, seed: int = 0) -> list[Sample]:
     return [replace(s, moments=tuple(moments[s.task])) for s in made]
 
 
-# ---- where the walker is ---------------------------------------------------------------------------------------------
-
-
 def _unit(quarter: int) -> np.ndarray:
     return np.array([(1, 0), (0, 1), (-1, 0), (0, -1)][quarter % 4])
 
 
 def _junctions(walk: dict) -> tuple[list[np.ndarray], list[int]]:
     """Return the cell of every junction and the heading (quarter turns) into each, the way out of the last included."""
-    headings = [walk["heading"]]
-    for turn in walk["turns"]:
-        headings.append(headings[-1] + TURNS[turn])
-    cells = [np.zeros(2, int)]
-    for heading in headings[1:-1]:
-        cells.append(cells[-1] + SPAN * _unit(heading))
-    return cells, headings
+    headings = list(accumulate((TURNS[turn] for turn in walk["turns"]), initial=walk["heading"]))
+    legs = (SPAN * _unit(heading) for heading in headings[1:-1])
+    return list(accumulate(legs, initial=np.zeros(2, int))), headings
 
 
 def timeline(walk: dict) -> dict:
     """Return the walker's poses as knots (seconds, x, y, heading in radians, junction ahead) and each step's moment."""
     cells, headings = _junctions(walk)
-    pace, quarter = walk["pace"], np.pi / 2
-    knots, moments = [], {"direction": [], "landmark": [], "action": []}
-    t, where, angle = 0.0, cells[0] - 2.4 * _unit(headings[0]), headings[0] * quarter
+    pace, quarter, acts, last = walk["pace"], np.pi / 2, bool(walk["actions"]), len(cells) - 1
+    t, where, angle = 0.0, cells[0] - 2.4 * _unit(headings[0]), headings[0] * quarter + np.pi * walk["ends"][0]
+    knots, moments = [(t, *where, angle, 0)], {"direction": [], "landmark": [], "action": []}
 
-    def stay(seconds: float, place=None, turned: float = 0.0, at: int = 0):
+    def move(seconds: float, at: int, place: np.ndarray | None = None, quarters: int = 0, task: str = ""):
+        """Walk, turn or stay; a task's step happens half-way through."""
         nonlocal t, where, angle
-        t, where, angle = t + seconds * pace, where if place is None else place, angle + turned
+        if task:
+            moments[task].append(round(t + seconds * pace / 2, 3))
+        t, where, angle = t + seconds * pace, where if place is None else place, angle + quarters * quarter
         knots.append((t, *where, angle, at))
 
-    def turn(turned: float, at: int):
-        moments["direction"].append(round(t + TURN * pace * abs(turned) / quarter / 2, 3))
-        stay(TURN * abs(turned) / quarter, turned=turned, at=at)
-
-    angle += np.pi * walk["ends"][0]
-    stay(0)
-    stay(0.5)
+    move(0.5, 0)
     if walk["ends"][0]:
-        turn(-np.pi, 0)
-    for k, (cell, heading) in enumerate(zip(cells, headings)):
-        if walk["actions"]:
-            stay(WALK * 0.3, cell - 1.7 * _unit(heading), at=k)
-            moments["action"].append(round(t + PAUSE * pace / 2, 3))
-            stay(PAUSE, at=k)
-        stay(WALK * (0.4 if walk["actions"] else 0.5), cell + 0.0, at=k)
+        move(2 * TURN, 0, quarters=-2, task="direction")
+    for k, (cell, heading, out) in enumerate(zip(cells, headings, headings[1:])):
+        if acts:
+            move(WALK * 0.3, k, cell - 1.7 * _unit(heading))
+            move(PAUSE, k, task="action")
+        move(WALK * (0.4 if acts else 0.5), k, cell)
         moments["landmark"].append(round(t - 0.4, 3))
-        change = headings[k + 1] - heading
-        if change:
-            turn(change * quarter, k)
-        else:
+        if out == heading:
             moments["direction"].append(round(t, 3))
-        stay(WALK * (0.3 if walk["actions"] else 0.5), cell + SPAN / 2 * _unit(headings[k + 1]), at=k)
+        else:
+            move(TURN * abs(out - heading), k, quarters=out - heading, task="direction")
+        move(WALK * (0.3 if acts else 0.5), k, cell + SPAN / 2 * _unit(out))
     if walk["ends"][1]:
-        turn(np.pi, len(cells) - 1)
-    stay(0.5, at=len(cells) - 1)
-    stay(max(0.0, 8.2 - t) / pace, at=len(cells) - 1)  # the tiny preset asks for half a second a frame
+        move(2 * TURN, last, quarters=2, task="direction")
+    move(0.5, last)
+    move(max(0.0, 8.2 - t) / pace, last)  # the tiny preset asks for half a second a frame
     return {"knots": np.array(knots), "seconds": t, "moments": moments | {"route": moments["direction"]}}
 
 
@@ -189,12 +169,10 @@ def _map(walk: dict, k: int) -> tuple[np.ndarray, np.ndarray]:
     return wall, corner
 
 
-# ---- what it looks like ----------------------------------------------------------------------------------------------
-
-
-def _icon(name: str, size: int = 32) -> np.ndarray:
-    """Draw a landmark or a thing to act on: RGBA (size, size, 4) floats; `name` is a landmark or an action just done."""
-    y, x = np.mgrid[0:size, 0:size] / (size / 2) - 1 + 1 / size
+@cache
+def _icon(name: str) -> np.ndarray:
+    """Draw a landmark or a thing to act on: RGBA (32, 32, 4) floats; `name` is a landmark or an action just done."""
+    y, x = np.mgrid[0:32, 0:32] / 16 - 1 + 1 / 32
     r, angle = np.hypot(x, y), np.arctan2(x, -y)
     shapes = {
         "ball": r < 0.85, "cross": (abs(x) < 0.28) | (abs(y) < 0.28), "cone": abs(x) < (y + 1) * 0.45,
@@ -204,15 +182,14 @@ def _icon(name: str, size: int = 32) -> np.ndarray:
         "barrel": abs(x) < 0.75 - 0.25 * y**2, "arch": (abs(x) < 0.8) & ((abs(x) > 0.4) | (y < -0.45)),
         "hourglass": abs(x) < abs(y) * 0.8 + 0.05,
     }  # fmt: skip
-    if name in LANDMARKS:
-        colour, shape = name.split()
-        paint = np.broadcast_to(np.array(COLOURS[colour], float), (size, size, 3)).copy()
-        paint[
-            ((shape == "barrel") & (abs(abs(y) - 0.4) < 0.13)) | ((shape == "crate") & (abs(abs(x) - abs(y)) < 0.16))
-        ] *= 0.4
-        paint[(shape == "ball") & (np.hypot(x + 0.3, y + 0.3) < 0.25)] = 255
-        return np.dstack([paint, shapes[shape] * 1.0])
-    return _thing(name, x, y, r)
+    if name not in LANDMARKS:
+        return _thing(name, x, y, r)
+    colour, shape = name.split()
+    paint = np.full((32, 32, 3), COLOURS[colour], float)
+    dark = {"barrel": abs(abs(y) - 0.4) < 0.13, "crate": abs(abs(x) - abs(y)) < 0.16}
+    paint[dark.get(shape, np.zeros_like(r, bool))] *= 0.4
+    paint[(shape == "ball") & (np.hypot(x + 0.3, y + 0.3) < 0.25)] = 255
+    return np.dstack([paint, shapes[shape] * 1.0])
 
 
 def _thing(state: str, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np.ndarray:
@@ -231,13 +208,10 @@ def _thing(state: str, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np.ndarra
         fill((abs(x) < 0.5) & (y > 0.45), (60, 60, 70))
         fill((abs(x) < 0.42) & (y < 0.45) & (y > -0.5) & state.startswith("put"), (250, 90, 200))
     elif "lamp" in state:
-        fill((abs(x) < 0.1) & (y > 0), (40, 40, 40))
-        fill((abs(x) < 0.4) & (y > 0.8), (40, 40, 40))
-        fill((r < 0.95) & (y < 0.3) & ("on" in state.split()), (255, 250, 150))
-        fill(
-            (abs(x) < 0.35 - y * 0.3) & (y < 0.1) & (y > -0.7),
-            (255, 255, 220) if "on" in state.split() else (70, 70, 60),
-        )
+        lit = "on" in state.split()
+        fill(((abs(x) < 0.1) & (y > 0)) | ((abs(x) < 0.4) & (y > 0.8)), (40, 40, 40))
+        fill((r < 0.95) & (y < 0.3) & lit, (255, 250, 150))
+        fill((abs(x) < 0.35 - y * 0.3) & (y < 0.1) & (y > -0.7), (255, 255, 220) if lit else (70, 70, 60))
     else:
         fill((abs(x + 0.6) < 0.09), (230, 230, 230))
         height = -0.6 if state.startswith("raise") else 0.55
@@ -248,16 +222,15 @@ def _thing(state: str, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np.ndarra
 def _sprites(walk: dict, k: int, second: float) -> list[tuple[np.ndarray, str, float]]:
     """List what stands at junctions k-1, k, k+1 at a moment: place, icon, size in cells."""
     cells, headings = _junctions(walk)
-    moments, found = timeline(walk)["moments"]["action"], []
+    moments, room, found = timeline(walk)["moments"]["action"], 0.5 * PARTS[walk["part"]][1], []
     for j in range(max(0, k - 1), min(len(cells), k + 2)):
         free = [s for s in (1, -1, 0) if s != TURNS[walk["turns"][j]]]
-        first, second_side = free[::-1] if walk["swap"][j] else free
-        reach = [0.58 + 0.5 * PARTS[walk["part"]][1], 0.95 + 0.5 * PARTS[walk["part"]][1]]
-        place = lambda side, j=j, reach=reach: cells[j] + reach[side == 0] * _unit(headings[j] + side)  # noqa: E731
-        found.append((place(first), walk["landmarks"][j], 0.7))
+        sides = free[::-1] if walk["swap"][j] else free
+        places = [cells[j] + ((0.58 if s else 0.95) + room) * _unit(headings[j] + s) for s in sides]
+        found.append((places[0], walk["landmarks"][j], 0.7))
         if walk["actions"]:
             done = walk["actions"][j] if second >= moments[j] else reverse_step(walk["actions"][j])
-            found.append((place(second_side), done, 0.75))
+            found.append((places[1], done, 0.75))
     return found
 
 
@@ -338,25 +311,16 @@ def _place(offset: np.ndarray, look: np.ndarray, right: np.ndarray) -> tuple[flo
     return depth, float(offset @ right) / FOV**2 / max(depth, 1e-6)
 
 
-ICONS: dict[str, np.ndarray] = {}
-
-
 def _paint(frame: np.ndarray, distance: np.ndarray, depth: float, across: float, name: str, height: float):
     """Paint one standing thing into a frame wherever no wall is nearer."""
-    if name not in ICONS:
-        ICONS[name] = _icon(name)
-    icon, size = ICONS[name], len(frame)
+    icon, size = _icon(name), len(frame)
     scale = height / depth / FOV * size / 2  # pixels
     left, top = (across + 1) * size / 2 - scale / 2, size / 2 + (0.5 / depth / FOV) * size / 2 - scale * 1.02
     xs = np.arange(max(0, int(np.ceil(left - 0.5))), min(size, int(np.ceil(left + scale - 0.5))))
     ys = np.arange(max(0, int(np.ceil(top - 0.5))), min(size, int(np.ceil(top + scale - 0.5))))
     xs = xs[distance[xs] > depth]
-    if not len(xs) or not len(ys):
-        return
-    texels = [
-        np.clip(((a + 0.5 - o) / scale * len(icon)).astype(int), 0, len(icon) - 1) for a, o in ((ys, top), (xs, left))
-    ]
-    patch = icon[np.ix_(*texels)]
+    rows, columns = (((a + 0.5 - o) / scale * len(icon)).astype(int) for a, o in ((ys, top), (xs, left)))
+    patch = icon[np.ix_(rows.clip(0, len(icon) - 1), columns.clip(0, len(icon) - 1))]
     alpha, shade = patch[..., 3:], np.exp(-FOG * 0.6 * depth)
     frame[np.ix_(ys, xs)] = frame[np.ix_(ys, xs)] * (1 - alpha) + patch[..., :3] * shade * alpha
 
@@ -370,17 +334,17 @@ def _yuv420p(frame: np.ndarray) -> np.ndarray:
     return np.concatenate([y.ravel(), *(c.ravel() for c in small)]).reshape(-1, frame.shape[1]).astype(np.uint8)
 
 
-def write_video(walk: dict, path: str | Path, size: int = 168, fps: int = 8, crf: int = 26) -> Path:
-    """Render a walk into an H.264 file (yuv420p, closed GOP); the same walk gives the same frames."""
+def write_video(walk: dict, path: str | Path, size: int = 168) -> Path:
+    """Render a walk into an H.264 file (8 frames a second, yuv420p, closed GOP); the same walk gives the same frames."""
     import av
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames = render(walk, np.arange(0, timeline(walk)["seconds"], 1 / fps), size)
+    frames = render(walk, np.arange(0, timeline(walk)["seconds"], 1 / 8), size)
     temporary = path.with_suffix(".part.mp4")
-    options = {"crf": str(crf), "preset": "slow", "x264-params": "open-gop=0:threads=1:keyint=48:cpu-independent=1"}
+    options = {"crf": "26", "preset": "slow", "x264-params": "open-gop=0:threads=1:keyint=48:cpu-independent=1"}
     with av.open(str(temporary), "w", options={"movflags": "faststart"}) as out:
-        stream = out.add_stream("libx264", rate=fps, options=options)
+        stream = out.add_stream("libx264", rate=8, options=options)
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
         for frame in frames:

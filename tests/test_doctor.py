@@ -146,13 +146,13 @@ def test_a_defect_is_found_where_it_was_put_and_nowhere_else(code):
         assert (mended, changes) == (hurt, [])
 
 
-def test_repeated_questions_and_ids_are_found():
+def test_repeated_questions_are_found():
     samples = walk()
     again = replace(
         samples[0], id="other", options=samples[0].options[::-1], answer="DCBA"["ABCD".index(samples[0].answer)]
     )
     assert found([*samples, again])["duplicate-questions"]["ids"] == [samples[0].id, "other"]
-    assert found([*samples, samples[1]])["duplicate-ids"]["count"] == 2
+    assert found([*samples, samples[1]])["duplicate-questions"]["count"] == 2
 
 
 def test_recordings_that_are_held_out_are_found():

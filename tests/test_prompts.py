@@ -165,9 +165,9 @@ def test_what_is_taught_is_read_back_and_is_right(key):
 
 
 def test_the_message_carries_the_path_of_the_video_and_nothing_that_trl_would_take_for_an_image():
-    chat = prompts.messages(sample("landmark", "forward"), video="root/walk.mp4")
+    chat = prompts.messages(sample("landmark", "forward"))
     assert [part["type"] for part in chat[0]["content"]] == ["video", "text"]
-    assert chat[0]["content"][0] == {"type": "video", "video": "root/walk.mp4"}
+    assert chat[0]["content"][0] == {"type": "video", "video": sample("landmark", "forward").video}
 
 
 def test_the_direct_variant_asks_for_the_answer_alone():

@@ -52,8 +52,7 @@ def thought(text: str, answer: str = "B") -> str:
 def test_a_reward_can_be_sent_to_another_process_and_takes_texts_and_messages(function):
     assert pickle.loads(pickle.dumps(function)) is function
     chat = [{"role": "assistant", "content": gold(BACK)}]
-    parts = [{"role": "assistant", "content": [{"type": "text", "text": gold(BACK)}]}]
-    assert paid(function, BACK, gold(BACK)) == paid(function, BACK, chat) == paid(function, BACK, parts)
+    assert paid(function, BACK, gold(BACK)) == paid(function, BACK, chat)
 
 
 def test_the_gold_reply_is_paid_in_full_by_every_reward_that_applies():

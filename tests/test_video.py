@@ -98,7 +98,7 @@ def test_other_backends_are_right_or_refused(corpus, kind, backend):
 
 
 def test_an_avi_is_decoded_once(corpus, monkeypatch):
-    monkeypatch.setattr(video, "_listen", None)  # what would decode it a second time
+    monkeypatch.setattr(video, "_index_decoded", None)  # what would decode it a second time
     check(read_clip(corpus("avi").path, **SMALL), corpus("avi"))
 
 

@@ -5,7 +5,7 @@ Shuffled frames cost 20.3 points [14.0, 26.5]: it uses order."
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,32 +21,31 @@ CLAIMS = {
 }
 
 
-def arrow_of_time(samples, generate: Generate, out, records: Records = (), **options) -> dict:
-    """Ask with the frames in order, blank, one alone, shuffled and reversed; a report that opens with the verdict.
+def arrow_of_time(samples, generate: Generate, out, records: Records, **options) -> dict:
+    """Ask with blank frames, one alone, shuffled and reversed ones; a report that opens with the verdict.
 
-    Runs go to folders under `out`, `options` to `evaluate`; `records`, those in order, are used again where given.
+    `records` are those of the frames in order. Runs go to folders under `out`, `options` to `evaluate`.
     """
-    samples = _choices(samples)
-    runs = {"forward": _those(records, samples)} if records else {}
-    for order in CLAIMS if runs else ("forward", *CLAIMS):
-        runs[order] = evaluate(samples, generate, Path(out) / order, order=order, **options)
-    return _audit("Arrow of time", runs, verdict(runs))
+    samples, base = _choices(samples, records)
+    runs = {order: evaluate(samples, generate, Path(out) / order, order=order, **options) for order in CLAIMS}
+    rows = beside({"forward": base, **runs})
+    return {"title": "Arrow of time", "notes": [verdict(rows)], "tables": {"Arrow of time": rows}}
 
 
 def direct_answer(samples, direct: Generate, out, records: Records, **options) -> dict:
     """Set answers without thinking, by a `direct` that asks for them, beside the `records` of thinking."""
-    samples = _choices(samples)
-    runs = {"thinking": _those(records, samples), "direct": evaluate(samples, direct, out, **options)}
-    return _audit("Direct answer", runs, "Without thinking the model {effect}.")
+    samples, base = _choices(samples, records)
+    runs = {"thinking": base, "direct": evaluate(samples, direct, out, **options)}
+    return _audit("Direct answer", runs, "Without thinking the model")
 
 
 def frames(samples, make: Callable[[int], Generate], out, counts=(2, 4, 8, 16), settings=None, **options) -> dict:
     """Ask with other numbers of frames; `make(count)`, called just before its use, gives the function that generates."""
-    samples, runs = _choices(samples), {}
+    samples, runs = [s for s in samples if s.kind == "choice"], {}
     for n in counts:
         options["settings"] = (settings or {}) | {"frames": n}
         runs[f"{n} frames"] = evaluate(samples, make(n), Path(out) / f"frames-{n}", **options)
-    return _audit("Number of frames", runs, f"From {counts[0]} to {counts[-1]} frames the model {{effect}}.")
+    return _audit("Number of frames", runs, f"From {counts[0]} to {counts[-1]} frames the model")
 
 
 def rotate(sample: Sample, by: int) -> Sample:
@@ -63,9 +62,8 @@ def rotate(sample: Sample, by: int) -> Sample:
 
 def option_rotation(samples, generate: Generate, out, records: Records, **options) -> dict:
     """Ask each question with its options in every rotation: does the model choose a text, or a letter?"""
-    samples = _choices(samples)
+    samples, base = _choices(samples, records)
     turns = [(s, by) for s in samples for by in range(1, len(s.options))]
-    base = _those(records, samples)
     asked = [*base, *evaluate([rotate(s, by) for s, by in turns], generate, out, **options)]
     chosen = {s.id: set() for s in samples}  # where the option chosen stood before the options moved on
     for (sample, by), r in zip([*((s, 0) for s in samples), *turns], asked):
@@ -73,25 +71,25 @@ def option_rotation(samples, generate: Generate, out, records: Records, **option
     same = [r | {"value": float(len(chosen[r["id"]]) == 1 and None not in chosen[r["id"]])} for r in base]
     share, low, high = (100 * table(same)[-1][k] for k in ("accuracy", "low", "high"))
     note = f"{share:.1f} % [{low:.1f}, {high:.1f}] of the questions (mean of tasks) get one option in every rotation."
-    return {"title": "Option rotation", "notes": [note], "tables": {"By letter": _letters(asked)}}
+    return {"title": "Option rotation", "notes": [note], "tables": {"By letter": _by_letter(asked)}}
 
 
-def _letters(records: Records) -> list[dict]:
+def _by_letter(records: Records) -> list[dict]:
     chosen, gold = (Counter(r[name] for r in records) for name in ("answer", "gold"))
     right, n = Counter(r["gold"] for r in records if r["value"]), len(records)
     names = ("letter", "gold", "chosen", "accuracy")
     return [dict(zip(names, (x, gold[x] / n, chosen[x] / n, right[x] / gold[x]))) for x in sorted(gold)]
 
 
-def verdict(runs: Mapping[str, Records]) -> str:
-    """Say in plain words what runs with the frames in several orders show: does the model look, does it use order?"""
-    rows = {row["run"]: row for row in beside(runs)}
+def verdict(rows: Iterable[dict]) -> str:
+    """Say in plain words what the rows of all orders of frames show: does the model look, does it use order?"""
+    rows = {row["run"]: row for row in rows}
     shares = {k: 100 * rows["forward"][k] for k in ("accuracy", "low", "high", "chance")}
     said = "The model answers {accuracy:.1f} % [{low:.1f}, {high:.1f}] right, chance {chance:.1f} %.".format(**shares)
     for name, (changed, claim) in CLAIMS.items():
-        if row := rows.get(name):
-            said += f" With {changed} it {_effect(row)}: {'it' if row['to'] < 0 else 'nothing shows that it'} {claim}."
-    if "blank" in rows and rows["blank"]["low"] > rows["blank"]["chance"]:
+        proof = "it" if rows[name]["to"] < 0 else "nothing shows that it"
+        said += f" With {changed} it {_effect(rows[name])}: {proof} {claim}."
+    if rows["blank"]["low"] > rows["blank"]["chance"]:
         said += " It is above chance on blank frames: the questions give some answers away."
     return said
 
@@ -104,16 +102,12 @@ def _effect(row: dict) -> str:
     return f"{'gains' if change > 0 else 'loses'} {abs(change):.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
-def _choices(samples: Iterable[Sample]) -> list[Sample]:
-    return [s for s in samples if s.kind == "choice"]
+def _choices(samples: Iterable[Sample], records: Records) -> tuple[list[Sample], list[dict]]:
+    """Keep the choice questions, and their records; one that is missing raises KeyError with its id."""
+    choices, known = [s for s in samples if s.kind == "choice"], {r["id"]: r for r in records}
+    return choices, [known[s.id] for s in choices]
 
 
-def _those(records: Records, samples: Sequence[Sample]) -> list[dict]:
-    """Pick the records of the samples; one missing raises KeyError with its id."""
-    known = {r["id"]: r for r in records}
-    return [known[s.id] for s in samples]
-
-
-def _audit(title: str, runs: Mapping[str, Records], note: str) -> dict:
+def _audit(title: str, runs: Mapping[str, Records], said: str) -> dict:
     rows = beside(runs)
-    return {"title": title, "notes": [note.replace("{effect}", _effect(rows[-1]))], "tables": {title: rows}}
+    return {"title": title, "notes": [f"{said} {_effect(rows[-1])}."], "tables": {title: rows}}

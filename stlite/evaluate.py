@@ -14,8 +14,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,10 @@ from stlite import egost
 from stlite.sample import Sample, read_jsonl, write_text
 from stlite.scoring import compare, ngrams, score
 from stlite.splits import take
+from stlite.video import ORDERS
 
 Generate = Callable[..., list[dict]]  # (samples, order=) -> {"reply", "tokens"} or {"error"} each
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "unsloth", "numpy", "av", "decord")
-ORDERS = ("forward", "reversed", "shuffled", "single", "blank")
-COPIED = ("id", "task", "way", "kind", "part", "video")
 
 
 def evaluate(
@@ -45,16 +44,16 @@ def evaluate(
 
     samples, out = list(samples), Path(out)
     keys, tally = _keys(samples), Counter()
-    with _alone(out), tqdm(total=len(samples), disable=not progress, unit="q") as bar:
+    with _locked(out), tqdm(total=len(samples), disable=not progress, unit="q") as bar:
         _open_run(out, keys, batch, {**(settings or {}), "order": order, "seed": seed})
         done = _resume(out / "records.jsonl", keys, retry)
-        _show(bar, done.values(), tally)
+        _advance(bar, done.values(), tally)
         todo = [s for s in samples if s.id not in done]
         for start in range(0, len(todo), batch):
             rows = [r | {"key": keys[r["id"]]} for r in ask(todo[start : start + batch], generate, order, timeout)]
             _append(out / "records.jsonl", rows)
             done |= {r["id"]: r for r in rows}
-            _show(bar, rows, tally)
+            _advance(bar, rows, tally)
     return [done[s.id] for s in samples]
 
 
@@ -62,7 +61,7 @@ def ask(samples: list[Sample], generate: Generate, order: str = "forward", timeo
     """Put one batch to the model and score what comes back; one bad video does not fail its neighbours."""
     start, error = time.perf_counter(), ""
     try:
-        with _limit(timeout and timeout * len(samples)):
+        with _time_limit(timeout * len(samples)) if timeout else nullcontext():
             results = generate(samples, order=order)
     except Exception as found:  # whatever a model can raise belongs in a record, not in the way of the next sample
         error = f"{type(found).__name__}: {found}"
@@ -77,20 +76,16 @@ def ask(samples: list[Sample], generate: Generate, order: str = "forward", timeo
 
 def record(sample: Sample, result: dict, order: str = "forward", seconds: float = 0.0) -> dict:
     """Score one result of `generate` into a record; an `error` in it makes the record a failure."""
-    row = {name: getattr(sample, name) for name in COPIED} | {"group": take(sample)}
-    row |= {"gold": sample.answer, "options": list(sample.options)}
+    row = {name: getattr(sample, name) for name in ("id", "task", "way", "kind", "part", "video")}
+    row |= {"group": take(sample), "gold": sample.answer, "options": list(sample.options)}
     row |= {"reply": result.get("reply", ""), "answer": "", "value": 0.0, "reason": "failed", "explanation": ""}
     if not (error := result.get("error", "")):
         row |= asdict(score(sample, result["reply"]))
-    if row["kind"] == "route":
-        row["route"] = _route(sample.answer, row["answer"])
+    if row["kind"] == "route":  # without an answer, 0 for all that the annotation has
+        gold, route = sample.answer, row["answer"] or sample.answer
+        parts = compare(gold, route) | ngrams(gold, route)
+        row["route"] = {k: v if row["answer"] or v is None else 0.0 for k, v in parts.items() if k != "value"}
     return row | {"tokens": result.get("tokens", 0), "seconds": round(seconds, 4), "order": order, "error": error}
-
-
-def _route(gold: str, answer: str) -> dict[str, float | None]:
-    """Say what the value of a route is made of; without an answer, 0 for all that the annotation has."""
-    parts = compare(gold, answer or gold) | ngrams(gold, answer or gold)
-    return {name: part if answer or part is None else 0.0 for name, part in parts.items() if name != "value"}
 
 
 def read_records(run: str | os.PathLike) -> list[dict]:
@@ -104,7 +99,7 @@ def read_records(run: str | os.PathLike) -> list[dict]:
             try:
                 row = json.loads(line)
                 fresh = row["id"] not in rows
-            except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+            except (ValueError, RecursionError, KeyError, TypeError):
                 fresh = False
             if not fresh:
                 raise ValueError(f"{path}:{number}: expected a record with an id of its own, found {line[:80]!r}")
@@ -119,9 +114,8 @@ def join(samples: Iterable[Sample], out: str | os.PathLike, count: int) -> bool:
     if any(s.id not in rows for s in samples):
         return False
     write_text(out / "records.jsonl", "".join(json.dumps(rows[s.id]) + "\n" for s in samples))
-    write_text(
-        out / "run.json", json.dumps(json.loads((parts[0] / "run.json").read_text()) | {"name": out.name}, indent=1)
-    )
+    run = json.loads((parts[0] / "run.json").read_text())
+    write_text(out / "run.json", json.dumps(run | {"name": out.name}, indent=1))
     return True
 
 
@@ -140,14 +134,14 @@ def _resume(path: Path, keys: dict[str, str], retry: bool) -> dict[str, dict]:
     """Cut a torn last line off, refuse records of questions that changed, return the records of those asked for."""
     path.touch()
     os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-    rows = read_records(path)
-    for row in rows:
-        if row["id"] in keys and row.get("key") != keys[row["id"]]:
-            raise ValueError(f"{path}: sample {row['id']!r} is not the one recorded here; use another run folder")
+    rows = {r["id"]: r for r in read_records(path)}
+    for name in keys.keys() & rows:
+        if rows[name].get("key") != keys[name]:
+            raise ValueError(f"{path}: sample {name!r} is not the one recorded here; use another run folder")
     if retry:
-        rows = [r for r in rows if r["reason"] != "failed" or r["id"] not in keys]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-    return {r["id"]: r for r in rows if r["id"] in keys}
+        rows = {name: row for name, row in rows.items() if row["reason"] != "failed" or name not in keys}
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
+    return {name: row for name, row in rows.items() if name in keys}
 
 
 def _open_run(out: Path, keys: dict[str, str], batch: int, settings: dict) -> None:
@@ -186,46 +180,41 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _show(bar, rows: Iterable[dict], tally: Counter) -> None:
-    for r in rows:
-        tally.update(
-            n=r["kind"] == "choice", right=r["value"] * (r["kind"] == "choice"), failed=r["reason"] == "failed"
-        )
-        bar.update()
+def _advance(bar, rows: Collection[dict], tally: Counter) -> None:
+    choices = [r["value"] for r in rows if r["kind"] == "choice"]
+    tally.update(n=len(choices), right=sum(choices), failed=sum(r["reason"] == "failed" for r in rows))
+    bar.update(len(rows))
     accuracy = f"accuracy {100 * tally['right'] / tally['n']:.1f} %, " if tally["n"] else ""
     bar.set_postfix_str(f"{accuracy}failed {tally['failed']}")
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _locked(out: Path) -> Iterator[None]:
     """Hold the run folder for this process; the lock goes with the process, however it ends."""
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w") as file:
-        try:
+        with suppress(ImportError):  # Windows has no such lock
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{out}: another process is writing this run") from None
-        except ImportError:  # Windows has no such lock
-            pass
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"{out}: another process is writing this run") from None
         yield
 
 
 @contextmanager
-def _limit(seconds: float | None) -> Iterator[None]:
+def _time_limit(seconds: float) -> Iterator[None]:
     def stop(*_):
         raise TimeoutError(f"no reply within {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, stop) if seconds else None
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        if seconds:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
     finally:
-        if seconds:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def questions(data: str | os.PathLike, videos: str | os.PathLike | None = None) -> tuple[list[Sample], list]:
@@ -266,8 +255,8 @@ def main(argv: list[str] | None = None) -> None:
 
     settings = {k: v for k, v in models.settings(args.model).items() if k != "source"}
     settings |= {"model": args.model, "four_bit": args.four_bit, "direct": args.direct, "max_new_tokens": args.tokens}
-    weights = Path(args.adapter or "", "adapter_model.safetensors")
-    settings["adapter"] = hashlib.sha256(weights.read_bytes()).hexdigest()[:16] if args.adapter else None
+    weights = args.adapter and Path(args.adapter, "adapter_model.safetensors").read_bytes()
+    settings["adapter"] = hashlib.sha256(weights).hexdigest()[:16] if weights else None
     model, processor = models.load(args.model, four_bit=args.four_bit, adapter=args.adapter)
     how = {"videos": args.videos, "max_new_tokens": args.tokens, "direct": args.direct}
     samples, rank, count = samples[: args.limit], int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

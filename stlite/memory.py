@@ -10,18 +10,18 @@ import json
 from pathlib import Path
 
 TINY = Path(__file__).resolve().parent.parent / "sample_data" / "tiny"
-GB = 1e9
 TEXT = 400  # tokens of a question with four options, a system prompt and the chat's own
 NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # bytes a weight: QLoRA (arXiv 2305.14314) section 3, double quantization
 ADAM = 16  # bytes a trained weight: itself, gradient, two moments, in float32 (ZeRO, arXiv 1910.02054, section 3.1)
 QWEN2_TOWER = {"depth": 32, "width": 1280, "mlp": 2 * 5120, "patch": 14, "mergers": 1}  # mlp: all its matrices' width
 QWEN25_TOWER = {**QWEN2_TOWER, "mlp": 3 * 3420}
 QWEN3_TOWER = {"depth": 24, "width": 1024, "mlp": 2 * 4096, "patch": 16, "mergers": 4}
+QWEN3_LARGE_TOWER = {**QWEN3_TOWER, "depth": 27, "width": 1152, "mlp": 2 * 4304}
 
 
 def _text(hidden, layers, heads, kv, mlp, vocab, tied, head=128) -> dict:
-    return {"hidden": hidden, "layers": layers, "q": heads * head, "kv": kv * head, "mlp": mlp, "vocab": vocab,
-            "tied": tied}  # fmt: skip
+    size = {"hidden": hidden, "layers": layers, "q": heads * head, "kv": kv * head}
+    return size | {"mlp": mlp, "vocab": vocab, "tied": tied}
 
 
 SHAPES = {  # the config.json of each model on the hub
@@ -31,8 +31,7 @@ SHAPES = {  # the config.json of each model on the hub
     "qwen2.5-vl-7b": _text(3584, 28, 28, 4, 18944, 152064, False) | {"tower": QWEN25_TOWER},
     "qwen3-vl-2b": _text(2048, 28, 16, 8, 6144, 151936, True) | {"tower": QWEN3_TOWER},
     "qwen3-vl-4b": _text(2560, 36, 32, 8, 9728, 151936, True) | {"tower": QWEN3_TOWER},
-    "qwen3-vl-8b": _text(4096, 36, 32, 8, 12288, 151936, False)
-    | {"tower": {"depth": 27, "width": 1152, "mlp": 2 * 4304, "patch": 16, "mergers": 4}},
+    "qwen3-vl-8b": _text(4096, 36, 32, 8, 12288, 151936, False) | {"tower": QWEN3_LARGE_TOWER},
 }
 
 
@@ -44,14 +43,12 @@ def shape(preset: str) -> dict:
     if not path.exists():
         raise ValueError(f"preset: expected tiny, {', '.join(SHAPES)} or a folder with a model, found {preset!r}")
     config = json.loads(path.read_text())
-    text, vision = config["text_config"], config["vision_config"]
-    width = vision["embed_dim"]
-    return _text(
-        text["hidden_size"], text["num_hidden_layers"], text["num_attention_heads"], text["num_key_value_heads"],
-        text["intermediate_size"], text["vocab_size"], config["tie_word_embeddings"],
-        text["hidden_size"] // text["num_attention_heads"],
-    ) | {"tower": {"depth": vision["depth"], "width": width, "mlp": int(2 * width * vision["mlp_ratio"]),
-                   "patch": vision["patch_size"], "mergers": 1}}  # fmt: skip
+    vision, names = config["vision_config"], ("hidden_size", "num_hidden_layers", "num_attention_heads",
+                                              "num_key_value_heads", "intermediate_size", "vocab_size")  # fmt: skip
+    sizes, width = [config["text_config"][name] for name in names], vision["embed_dim"]
+    tower = {"depth": vision["depth"], "width": width, "mlp": int(2 * width * vision["mlp_ratio"])}
+    tower |= {"patch": vision["patch_size"], "mergers": 1}
+    return _text(*sizes, config["tie_word_embeddings"], head=sizes[0] // sizes[2]) | {"tower": tower}
 
 
 def weights(size: dict) -> tuple[int, int]:
@@ -100,17 +97,16 @@ def plan(
     }
     phases = (parts["vision"], parts["activations"] + parts["logits"], parts["cache"])
     parts["total"] = parts["weights"] + parts["adapter"] + max(phases)
-    return {name: round(value / GB, 3) for name, value in parts.items()}
+    return {name: round(value / 1e9, 3) for name, value in parts.items()}
 
 
-def fits(card: float, spare: float = 1.0) -> list[dict]:
+def fits(card: float) -> list[dict]:
     """List, for each preset, the largest GRPO group and the most frames that fit a card (GB), one row a backward.
 
-    A group is worth more than frames; a group of 0 is SFT alone. `spare` is left to CUDA and fragmentation.
+    A group is worth more than frames; a group of 0 is SFT alone. 1 GB is left to CUDA and fragmentation.
     """
-    found = []
+    found, settings = [], [{"generations": g, "frames": f} for g in (8, 4, 2, 0) for f in (32, 16, 8)]
     for preset in SHAPES:
-        tried = [plan(preset, f, generations=g, batch=1) | {"preset": preset, "generations": g, "frames": f}
-                 for g in (8, 4, 2, 0) for f in (32, 16, 8)]  # fmt: skip
-        found += [t for t in tried if t["total"] + spare <= card][:1]
+        tried = (plan(preset, batch=1, **some) | {"preset": preset} | some for some in settings)
+        found += [t for t in tried if t["total"] + 1 <= card][:1]
     return found

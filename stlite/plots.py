@@ -7,7 +7,6 @@
 
 import io
 import math
-import os
 import re
 import textwrap
 import warnings
@@ -22,7 +21,7 @@ from matplotlib.text import Text
 from stlite import chains
 from stlite.parse import parse
 from stlite.prompts import options_text
-from stlite.sample import TASKS, WAYS, Sample
+from stlite.sample import TASKS, WAYS, Sample, write_bytes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
 DASHES, MARKERS, HATCHES = ("-", "--", "-.", ":"), "osD^vPX", ("", "//", "..", "xx", "\\\\", "++", "oo")
@@ -60,12 +59,9 @@ def _draw(figure: Figure, kind: str, dpi: int) -> bytes:
 
 def save(figure: Figure, path) -> Path:
     """Write a figure as .png or .svg, atomically."""
-    path = Path(path)
-    if path.suffix not in (".png", ".svg"):
-        raise ValueError(f"path: expected .png or .svg, found {path.name!r}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(_draw(figure, path.suffix[1:], 120))
-    return temporary.replace(path)
+    if (kind := Path(path).suffix[1:]) not in ("png", "svg"):
+        raise ValueError(f"path: expected .png or .svg, found {Path(path).name!r}")
+    return write_bytes(path, [_draw(figure, kind, 120)])
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -85,20 +81,19 @@ def _plain(text: str, width: int = 100, lines: int = 3) -> str:
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 
 
-def frame_strip(clip, sample: Sample | None = None, columns: int = 8) -> Figure:
-    """Show the frames of a clip with their index in the file and measured time, under the question when one is given."""
-    rows = math.ceil(len(clip.frames) / columns)
-    figure = _figure(1.3 * columns, 1.55 * rows + (0.9 if sample else 0))
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+def frame_strip(clip, sample: Sample) -> Figure:
+    """Show the frames of a clip, eight in a row, with their index in the file and measured time, under the question."""
+    rows = math.ceil(len(clip.frames) / 8)
+    figure = _figure(10.4, 1.55 * rows + 0.9)
+    axes = list(figure.subplots(rows, 8, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()
     for axis, frame, index, second in zip(axes, clip.frames, clip.indices, clip.seconds):
         axis.imshow(frame)
         axis.set_title(f"#{index} · {second:.2f} s", fontsize=8)
-    if sample:
-        lines = (_plain(sample.question, 140, 2), _plain(options_text(sample.options), 140, 4))
-        said = "\n".join(filter(None, (*lines, f"answer: {_plain(sample.answer, 130, 2)}")))
-        figure.suptitle(said, fontsize=9, ha="left", x=0.01)
+    lines = (_plain(sample.question, 140, 2), _plain(options_text(sample.options), 140, 4))
+    said = "\n".join(filter(None, (*lines, f"answer: {_plain(sample.answer, 130, 2)}")))
+    figure.suptitle(said, fontsize=9, ha="left", x=0.01)
     return figure
 
 
@@ -176,7 +171,7 @@ def curves(log: Sequence[Mapping[str, float]]) -> Figure:
     for n, (title, keys) in enumerate(found.items(), 1):
         axis = figure.add_subplot(rows, min(3, len(found)), n, title=title)
         for i, key in enumerate(keys):
-            points = [(row.get("step", n), row[key]) for n, row in enumerate(log, 1) if key in row]
+            points = [(row["step"], row[key]) for row in log if key in row]
             style = _style(i, re.sub(r"^rewards/(.+)/mean$", r"\1", key))
             axis.plot(*zip(*points), **style, markevery=math.ceil(len(points) / 12))
         axis.title.set_fontsize(9)
@@ -186,14 +181,14 @@ def curves(log: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def radar(variants: Mapping[str, Mapping[tuple[str, str], float]]) -> Figure:
-    """Draw accuracies (0 to 1) by task and way, one closed line per variant, as the paper's Figure 1."""
+def radar(variants: Mapping[str, Mapping]) -> Figure:
+    """Draw means or (mean, low, high), each 0 to 1, by task and way, a closed line per variant: the paper's Figure 1."""
     keys = [(t, w) for t in TASKS for w in WAYS if any((t, w) in row for row in variants.values())]
     angles = [2 * math.pi * i / len(keys) for i in range(len(keys))]
     figure = _figure(7, 5)
     axis = figure.subplots(subplot_kw={"projection": "polar"})
     for i, (name, row) in enumerate(variants.items()):
-        values = [100 * row.get(key, math.nan) for key in keys]
+        values, *_ = _percent(row.get(key, math.nan) for key in keys)
         axis.plot(angles + angles[:1], values + values[:1], **_style(i, name))
     axis.set_xticks(angles, [f"{task}\n{way}" for task, way in keys], fontsize=9)
     axis.tick_params(axis="x", pad=14)
@@ -234,8 +229,8 @@ gap = partial(bars, label="forward − reverse (points)")
 audit = partial(bars, label="accuracy (%) by order of frames")
 
 
-def ladder(variants: Mapping[str, Mapping]) -> Figure:
-    """Draw accuracy against training rows, bands for intervals: {variant: {rows: mean or (mean, low, high)}}."""
+def bands(variants: Mapping[str, Mapping], across: str, label: str = "accuracy (%)") -> Figure:
+    """Draw lines with bands for intervals: {variant: {number: mean or (mean, low, high)}}, means from 0 to 1."""
     figure = _figure(6.5, 3.6)
     axis = figure.subplots()
     for i, (name, row) in enumerate(variants.items()):
@@ -243,10 +238,18 @@ def ladder(variants: Mapping[str, Mapping]) -> Figure:
         mean, low, high = _percent(row[n] for n in sizes)
         axis.plot(sizes, mean, **_style(i, name))
         axis.fill_between(sizes, low, high, color=COLOURS[i % 7], alpha=0.15, lw=0)
-    axis.set(xlabel="training rows", ylabel="accuracy (%)", xscale="log")
+    axis.set(xlabel=across, ylabel=label)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def ladder(variants: Mapping[str, Mapping]) -> Figure:
+    """Draw accuracy against training rows, as `bands` does: {variant: {rows: mean or (mean, low, high)}}."""
+    figure = bands(variants, "training rows")
+    (axis,) = figure.axes
+    axis.set_xscale("log")
     axis.set_xticks(sorted({n for row in variants.values() for n in row}))
     axis.xaxis.set_major_formatter("{x:.0f}")
     axis.xaxis.set_minor_formatter("")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
     return figure

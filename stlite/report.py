@@ -24,8 +24,8 @@ from stlite.evaluate import read_records
 from stlite.intervals import MEAN, Records, by_cell, cells_and_mean, cluster_sums, intervals
 from stlite.sample import TASKS, WAYS, Sample, write_text
 
-JUDGED = 4000  # questions that shortcuts are tried on: their classifier takes a second for so many
-PLAIN = ("p", "holm", "mcnemar", "tau")  # numbers that are no shares
+LARGE = 4000  # questions; shortcuts are tried on no more: their classifier takes a second for so many
+NOT_SHARES = ("p", "holm", "mcnemar", "tau")  # numbers that are no shares
 POWER = 2.8  # standard errors that 80 % of runs show at the 5 % level: 1.96 + 0.84
 HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -36,7 +36,7 @@ HEADLINE = (
 )
 
 
-def table(records: Records, seed: int = 0) -> list[dict]:
+def table(records: Records) -> list[dict]:
     """Return a row per task and way, then the mean over choices: accuracy with intervals, chance, what went wrong.
 
     `detectable` is the difference from another run of this size that 80 % of such runs would show (5 % level).
@@ -44,7 +44,7 @@ def table(records: Records, seed: int = 0) -> list[dict]:
     from statsmodels.stats.proportion import proportion_confint
 
     rows, chances = [], []
-    for (task, way), group, found in cells_and_mean(records, seed=seed):
+    for (task, way), group, found in cells_and_mean(records):
         n, reasons, wilson, chance = len(group), Counter(r["reason"] for r in group), (None, None), None
         if task == MEAN:
             chance = fmean(chances)
@@ -52,14 +52,11 @@ def table(records: Records, seed: int = 0) -> list[dict]:
             wilson = map(float, proportion_confint(sum(r["value"] for r in group), n, method="wilson"))
             chance = fmean(1 / len(r["options"]) for r in group)
             chances.append(chance)
-        row = {"task": task, "way": way, "n": n, "recordings": found["recordings"], "accuracy": found["estimate"]}
+        share, unread = found["estimate"], sum(reasons[k] for k in ("ambiguous", "unreadable", "absent"))
+        row = {"task": task, "way": way, "n": n, "recordings": found["recordings"], "accuracy": share}
         row |= {"low": found["low"], "high": found["high"]} | dict(zip(("wilson_low", "wilson_high"), wilson))
-        row |= {
-            "chance": chance,
-            "adjusted": None if chance in (None, 1) else (row["accuracy"] - chance) / (1 - chance),
-        }
-        row["unread"] = sum(reasons[k] for k in ("ambiguous", "unreadable", "absent")) / n
-        row |= {k: reasons[k] / n for k in ("truncated", "failed")}
+        row |= {"chance": chance, "adjusted": None if chance in (None, 1) else (share - chance) / (1 - chance)}
+        row |= {"unread": unread / n} | {k: reasons[k] / n for k in ("truncated", "failed")}
         rows.append(row | {"detectable": POWER * 2**0.5 * found["se"]})
     return rows
 
@@ -69,15 +66,15 @@ def cells(records: Records) -> dict[tuple[str, str], tuple[float, float, float]]
     return {(r["task"], r["way"]): (r["accuracy"], r["low"], r["high"]) for r in table(records) if r["way"]}
 
 
-def gap(records: Records, seed: int = 0) -> list[dict]:
+def gap(records: Records) -> list[dict]:
     """Subtract reverse from forward accuracy, for each choice task and their mean, paired inside recordings."""
     choices = choices_of(records)
-    cells, sums, counts = cluster_sums(choices) if choices else ([], None, None)
-    tasks = [t for t in TASKS if {(t, way) for way in WAYS} <= {*cells}]
+    tasks = [t for t in TASKS if {(t, way) for way in WAYS} <= {*by_cell(choices)}]
     if not tasks:
         return []
+    cells, sums, counts = cluster_sums(choices)
     signs = [[(cell[0] == t) * (1 if cell[1] == "forward" else -1) for cell in cells] for t in tasks]
-    found = intervals(sums, counts, [*signs, [fmean(s) for s in zip(*signs)]], seed=seed)
+    found = intervals(sums, counts, [*signs, [fmean(s) for s in zip(*signs)]])
     return [
         {"task": t, "gap": f["estimate"], "low": f["low"], "high": f["high"]} for t, f in zip([*tasks, MEAN], found)
     ]
@@ -94,15 +91,14 @@ def routes(records: Records) -> list[dict]:
 
 
 def shortcuts(records: Records) -> list[dict]:
-    """Score answers that need no video on the questions of a run, or on whole recordings of it up to JUDGED of them."""
+    """Score answers that need no video on the questions of a run, or on whole recordings of a large one."""
     groups, chosen = defaultdict(list), []
     for r in choices_of(records):
         groups[r["group"]].append(r)
     for name in random.Random(0).sample(sorted(groups), len(groups)):
-        chosen += groups[name] if len(chosen) < JUDGED else []
-    same = ("id", "video", "task", "way")
+        chosen += groups[name] if len(chosen) < LARGE else []
     return doctor.shortcuts(
-        Sample(*(r[k] for k in same), "-", r["gold"], r["options"], group=r["group"]) for r in chosen
+        Sample(r["id"], r["video"], r["task"], r["way"], "-", r["gold"], r["options"], group=r["group"]) for r in chosen
     )
 
 
@@ -121,22 +117,20 @@ def summary(records: Records, title: str = "run", others: Mapping[str, Records] 
     return {"title": title, "notes": notes, "tables": {name: rows for name, rows in tables.items() if rows}}
 
 
-def compare(a: Records, b: Records, names: Sequence[str] = ("a", "b"), seed: int = 0) -> dict:
+def compare(a: Records, b: Records, names: Sequence[str] = ("a", "b")) -> dict:
     """Pair two runs by question: difference with its interval, exact McNemar, Holm over tasks, and the flips.
 
     `p` is the larger of McNemar's, which knows no recordings, and that of the t-test over recordings. Runs without a
     common question, or with other answers or options under one id, raise ValueError.
     """
-    pairs, same = paired(a, b), ("id", "task", "way", "gold")
+    pairs, flips = paired(a, b), []
     only = f"{len(a) - len(pairs)} only in {names[0]}, {len(b) - len(pairs)} only in {names[1]}"
     note = f"{names[1]} minus {names[0]}: {len(pairs)} questions in both, {only}."
-    flips = [
-        {k: x[k] for k in same}
-        | {"before": x["answer"], "after": y["answer"], "change": f"{x['reason']} to {y['reason']}"}
-        for x, y in pairs
-        if x["value"] != y["value"]
-    ]
-    tables = {"Difference": differences(pairs, seed), "Flips": flips}
+    for x, y in pairs:
+        if x["value"] != y["value"]:
+            answers = {"before": x["answer"], "after": y["answer"], "change": f"{x['reason']} to {y['reason']}"}
+            flips.append({k: x[k] for k in ("id", "task", "way", "gold")} | answers)
+    tables = {"Difference": differences(pairs), "Flips": flips}
     return {"title": " and ".join(names), "notes": [note], "tables": tables}
 
 
@@ -152,14 +146,14 @@ def paired(a: Records, b: Records) -> list[tuple[dict, dict]]:
     return pairs
 
 
-def differences(pairs: Sequence[tuple[dict, dict]], seed: int = 0) -> list[dict]:
+def differences(pairs: Sequence[tuple[dict, dict]]) -> list[dict]:
     """Return a row per task and way, then the mean over choices, of second minus first in pairs of records."""
     from scipy.stats import t
     from statsmodels.stats.contingency_tables import mcnemar
     from statsmodels.stats.multitest import multipletests
 
     rows, changes = [], [x | {"value": y["value"] - x["value"]} for x, y in pairs]
-    for (task, way), group, found in cells_and_mean(changes, lowest=-1.0, seed=seed):
+    for (task, way), group, found in cells_and_mean(changes, lowest=-1.0):
         gained, lost = (sum(sign * r["value"] > 0 for r in group) for sign in (1, -1))
         exact = None if task == "route" else float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)
         clustered = 2 * t.sf(abs(found["estimate"]) / max(found["se"], 1e-12), max(found["recordings"] - 1, 1))
@@ -173,21 +167,15 @@ def differences(pairs: Sequence[tuple[dict, dict]], seed: int = 0) -> list[dict]
     return rows
 
 
-def beside(runs: Mapping[str, Records], seed: int = 0) -> list[dict]:
+def beside(runs: Mapping[str, Records]) -> list[dict]:
     """Set the mean of choices of several runs beside one another, with the paired difference from the first."""
     rows, first = [], choices_of(next(iter(runs.values())))
-    names = {
-        "paired": "n",
-        "difference": "difference",
-        "from": "low",
-        "to": "high",
-        "p": "p",
-        "detectable": "detectable",
-    }
+    names = {"paired": "n", "difference": "difference", "from": "low", "to": "high"}
+    names |= {name: name for name in ("p", "detectable")}
     for name, records in runs.items():
-        mean = table(choices_of(records), seed)[-1]
+        mean = table(choices_of(records))[-1]
         row = {"run": name} | {k: mean[k] for k in ("n", "accuracy", "low", "high", "chance", "unread", "failed")}
-        change = differences(paired(first, records), seed)[-1] if rows else {}
+        change = differences(paired(first, records))[-1] if rows else {}
         rows.append(row | {new: change.get(old) for new, old in names.items()})
     return rows
 
@@ -201,7 +189,7 @@ def escape(value: object) -> str:
     return html_library.escape(HIDDEN.sub(lambda m: f"\\u{ord(m[0]):04x}", str(value)), quote=True)
 
 
-def _safe(report: dict, mark) -> tuple[list[str], list[tuple[str, list[list[str]]]]]:
+def _grids(report: dict, mark) -> tuple[list[str], list[tuple[str, list[list[str]]]]]:
     """Write a report as texts that `mark` has made safe: title and notes, then each table's name and its grid."""
     tables = []
     for title, rows in report["tables"].items():
@@ -213,23 +201,22 @@ def _safe(report: dict, mark) -> tuple[list[str], list[tuple[str, list[list[str]
 
 def _cell(name: str, value: object) -> str:
     if isinstance(value, float):  # shares become per cent
-        return f"{value:.3g}" if name in PLAIN else f"{100 * value:z.1f}"
+        return f"{value:.3g}" if name in NOT_SHARES else f"{100 * value:z.1f}"
     return "" if value is None else str(value)
 
 
 def text(report: dict) -> str:
     """Render a report as plain text with aligned columns."""
-    parts, tables = _safe(report, lambda value: HIDDEN.sub("?", value.replace("\n", " ")))
-    for title, grid in tables:
-        widths = [max(map(len, column)) for column in zip(*grid)]
-        parts += ["", title, *("  ".join(map(str.ljust, line, widths)).rstrip() for line in grid)]
+    parts, tables = _grids(report, lambda value: HIDDEN.sub("?", value.replace("\n", " ")))
+    for title, (head, *body) in tables:
+        parts += ["", title, doctor.table([dict(zip(head, line)) for line in body], hide=())]
     return "\n".join(parts) + "\n"
 
 
 def markdown(report: dict) -> str:
     """Render a report as Markdown."""
     marked = re.compile(r"([|\\`*_\[\]])")
-    (title, *parts), tables = _safe(report, lambda value: marked.sub(r"\\\1", escape(value)).replace("\n", " "))
+    (title, *parts), tables = _grids(report, lambda value: marked.sub(r"\\\1", escape(value)).replace("\n", " "))
     for name, (head, *body) in tables:
         lines = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)]
         parts += [f"## {name}", "\n".join(lines)]
@@ -238,7 +225,7 @@ def markdown(report: dict) -> str:
 
 def html(report: dict, pictures: Sequence[tuple[str, bytes | str]] = ()) -> str:
     """Render a report as one self-contained page; a picture is a title and PNG bytes or SVG text."""
-    (title, *notes), tables = _safe(report, escape)
+    (title, *notes), tables = _grids(report, escape)
     parts = [f"<h1>{title}</h1>", *(f"<p>{note}</p>" for note in notes), *(_figure(*some) for some in pictures)]
     for name, (head, *body) in tables:
         lines = ["<tr><th>" + "<th>".join(head), *("<tr><td>" + "<td>".join(line) for line in body)]

@@ -31,8 +31,8 @@ from stlite.sample import Sample, SampleError, decode, read_lines, write_text
 from stlite.video import ClipError, read_clip
 
 HERE = Path(__file__).parent
-FACTS = ("id", "video", "task", "way", "part", "question", "answer")
-SAID = ("reply", "answer", "reason", "value", "rewards", "explanation", "error")
+SAMPLE_FIELDS = ("id", "video", "task", "way", "part", "question", "answer")
+REPLY_FIELDS = ("reply", "answer", "reason", "value", "rewards", "explanation", "error")
 FILTERS = ("task", "way", "part", "outcome", "finding", "mark")
 MARKS = ("good", "wrong gold", "bad video")
 UNREAD = ("ambiguous", "unreadable", "absent", "truncated")
@@ -41,8 +41,8 @@ TINY = {"frames": 16, "max_pixels": 84 * 84, "multiple": 28}  # the frames the t
 LIMIT = 270_000  # bytes of pictures sent for one sample
 
 
-def jpegs(frames, limit: int = LIMIT) -> list[bytes]:
-    """Encode frames (T, H, W, 3) as JPEG, at most 256 pixels a side, small enough to stay under `limit` bytes in all."""
+def jpegs(frames) -> list[bytes]:
+    """Encode frames (T, H, W, 3) as JPEG, at most 256 pixels a side, small enough to stay under LIMIT bytes in all."""
     from PIL import Image
 
     for side, quality in SIZES:
@@ -51,18 +51,17 @@ def jpegs(frames, limit: int = LIMIT) -> list[bytes]:
             image = Image.fromarray(frame)
             image.thumbnail((side, side))
             image.save(file, "JPEG", quality=quality)
-        if sum(file.tell() for file in files) <= limit:
+        if sum(file.tell() for file in files) <= LIMIT:
             break
     return [file.getvalue() for file in files]
 
 
 def runs_of(records) -> dict[str, dict[str, dict]]:
-    """Sort records, or {name: records} of several runs, by run and sample id; every order of frames is a run."""
+    """Sort records, or {name: records} of several runs, by run and sample id."""
     runs: dict[str, dict] = {}
     for name, rows in (records if isinstance(records, Mapping) else {"run": records or ()}).items():
         for row in rows:
-            order = row.get("order") or "forward"
-            run = runs.setdefault(name if order == "forward" else f"{name}, {order}", {})
+            run = runs.setdefault(name, {})
             if row["id"] in run:
                 raise ValueError(f"run {name!r}: expected one record a sample, found two for {row['id']!r}")
             texts = {k: v.encode("utf-8", "backslashreplace").decode() for k, v in row.items() if isinstance(v, str)}
@@ -70,12 +69,12 @@ def runs_of(records) -> dict[str, dict[str, dict]]:
     return runs
 
 
-def view_of(sample: Sample, records: Mapping[str, dict], clip_of: Callable, **more) -> dict:
+def sample_view(sample: Sample, records: Mapping[str, dict], clip_of: Callable, **more) -> dict:
     """Describe a sample and its records by run as the front end draws them; an unreadable video is an error in it."""
-    view = {name: getattr(sample, name) for name in FACTS} | {"kind": "sample", "error": "", "duration": 0.0} | more
+    view = {name: getattr(sample, name) for name in SAMPLE_FIELDS} | {"kind": "sample", "error": "", "duration": 0.0}
+    view |= more | {"options": [[x, text, x == sample.answer] for x, text in zip(sample.letters, sample.options)]}
+    view["runs"] = [{"name": name} | {key: r.get(key) for key in REPLY_FIELDS} for name, r in records.items()]
     order = next((r["order"] for r in records.values() if r.get("order")), "forward")
-    view["options"] = [[x, text, x == sample.answer] for x, text in zip(sample.letters, sample.options)]
-    view["runs"] = [{"name": name} | {key: r.get(key) for key in SAID} for name, r in records.items()]
     try:
         with warnings.catch_warnings(action="ignore"):  # what a clip lacks is shown beside its frames
             clip = clip_of(sample.video, order=order)
@@ -197,7 +196,7 @@ class Inspector(ipywidgets.VBox):
         self.annotations, self.marks = annotations, read_annotations(annotations)
         self.facts = {s.id: self._facts(s) for s in samples}
         self.strip = Strip(figure=self.picture)
-        self.strip.on_msg(self._heard)
+        self.strip.on_msg(self._on_message)
         self.filters = {name: self._dropdown(name) for name in FILTERS}
         self.text = ipywidgets.Text(placeholder="text", continuous_update=False, layout={"width": "150px"})
         for widget in (*self.filters.values(), self.text):
@@ -232,37 +231,35 @@ class Inspector(ipywidgets.VBox):
 
     def _filter(self, change=None):
         chosen = {name: widget.value for name, widget in self.filters.items() if widget.value}
-        text = self.text.value.casefold()
-        passing = [s for s in self.samples if self._passes(s, chosen)]
-        self.shown = [s for s in passing if text in str([*self._row(s).values()]).casefold()]
-        self.ahead = {}
+        self.shown, self.prepared = [s for s in self.samples if self._passes(s, chosen)], {}
         self.show(0)
 
     def _passes(self, s: Sample, chosen: dict[str, str]) -> bool:
         facts = self.facts[s.id] | {"mark": {self._note(s)["mark"]}}
-        return all(value in facts[name] for name, value in chosen.items())
+        named = all(value in facts[name] for name, value in chosen.items())
+        return named and self.text.value.casefold() in str([*self._row(s).values()]).casefold()
 
     def show(self, at: int):
         """Show one of the samples that pass the filters; no file stays open."""
         self.at = at
         with self.strip.hold_sync():
-            self.strip.view = self.ahead.pop(at, None) or self._view(at)
-            self._say("")
+            self.strip.view = self.prepared.pop(at, None) or self._view(at)
+            self._tell("")
         with suppress(RuntimeError):  # no event loop, so no reader who would wait
             asyncio.get_running_loop().call_soon(self._prepare, at + 1)
 
     def _prepare(self, at: int):
         """Read the frames of the next sample while this one is looked at."""
-        self.ahead = {at: self._view(at)} if at < len(self.shown) else {}
+        self.prepared = {at: self._view(at)} if at < len(self.shown) else {}
 
     def _view(self, at: int) -> dict:
         if not self.shown:
             text = "No sample passes these filters." if self.samples else "There is no sample."
             return {"kind": "empty", "text": text}
         s, place = self.shown[at], {"at": at + 1, "of": len(self.shown), "total": len(self.samples)}
-        return view_of(s, self.records(s), self.clip_of, findings=self.findings.get(s.id, []), **place)
+        return sample_view(s, self.records(s), self.clip_of, findings=self.findings.get(s.id, []), **place)
 
-    def _say(self, message: str):
+    def _tell(self, message: str):
         self.strip.said = (self._note(self.shown[self.at]) if self.shown else {}) | {"message": message}
 
     def picture(self):
@@ -271,7 +268,7 @@ class Inspector(ipywidgets.VBox):
         clip, replies = self.clip_of(s.video), [r.get("reply") or "" for r in self.records(s).values()]
         return plots.chain(clip, s, replies[0]) if replies else plots.frame_strip(clip, s)
 
-    def _heard(self, strip, message: dict, buffers=None):
+    def _on_message(self, strip, message: dict, buffers=None):
         """Do what the reader did in the front end."""
         if message["do"] in ("mark", "note") and self.shown:
             self._mark(**{message["do"]: str(message["text"])})
@@ -285,21 +282,21 @@ class Inspector(ipywidgets.VBox):
         if 0 <= to < len(self.shown) and to != self.at:
             self.show(to)
         else:
-            self._say("there is none further this way")
+            self._tell("there is none further this way")
 
     def _mark(self, **change: str):
         try:
             self.marks = annotate(self.annotations, self.shown[self.at].id, **change)
-            self._say(f"saved in {self.annotations.name}")
+            self._tell(f"saved in {self.annotations.name}")
         except (OSError, SampleError) as error:
-            self._say(f"not saved: {error}")
+            self._tell(f"not saved: {error}")
 
     def _export(self, button):
         try:
             path = self.save(self.annotations.with_name(f"inspected.{self.format.value}"))
-            self._say(f"{len(self.shown)} samples written to {path.name}")
+            self._tell(f"{len(self.shown)} samples written to {path.name}")
         except OSError as error:
-            self._say(f"not saved: {error}")
+            self._tell(f"not saved: {error}")
 
     def save(self, path) -> Path:
         """Write the samples that pass the filters, with replies and marks, as .csv, .jsonl or .html."""
@@ -312,9 +309,9 @@ class Inspector(ipywidgets.VBox):
         return write_text(path, report.sheet(rows) if kind == ".csv" else "".join(json.dumps(r) + "\n" for r in rows))
 
     def _row(self, s: Sample) -> dict:
-        row = {name: getattr(s, name) for name in (*FACTS, "options")} | self._note(s)
+        row = {name: getattr(s, name) for name in (*SAMPLE_FIELDS, "options")} | self._note(s)
         for name, run in self.runs.items():
-            row |= {f"{name}: {key}": run.get(s.id, {}).get(key, "") for key in SAID[:4]}
+            row |= {f"{name}: {key}": run.get(s.id, {}).get(key, "") for key in REPLY_FIELDS[:4]}
         return row | {"findings": self.findings.get(s.id, [])}
 
 
@@ -322,7 +319,7 @@ def show_chain(sample: Sample, reply: str, videos=".", **size) -> Strip:
     """Show a reply's thinking beside the frames and the annotated paths, with what each reward pays for it."""
     clip_of, paid = partial(read_clip, root=videos, **(TINY | size)), rewards_of(sample, reply)
     runs = runs_of({"reply": [record(sample, {"reply": reply}) | {"rewards": paid}]})
-    view = view_of(sample, {"reply": runs["reply"][sample.id]}, clip_of, alone=True, fixed=True)
+    view = sample_view(sample, {"reply": runs["reply"][sample.id]}, clip_of, alone=True, fixed=True)
     return _keep(Strip(view=view, figure=lambda: plots.chain(clip_of(sample.video), sample, reply, paid)))
 
 
@@ -349,15 +346,15 @@ def group_view(rollouts: Sequence[Mapping], prompt: str = "") -> dict:
 class TrainingView:
     """The curves and the latest group of a run folder, from disk or, as a callback of `grpo` or `sft`, in training."""
 
-    def __init__(self, folder, every: float = 5.0):
-        self.folder, self.every, self.log = Path(folder), every, read_log(folder)
+    def __init__(self, folder):
+        self.folder, self.log = Path(folder), read_log(folder)
         self.strip = _keep(Strip(figure=lambda: plots.curves(self.log)))
         self.draw()
 
     def on_log(self, args, state, control, **kwargs):
-        """Take the trainer's log; the picture follows at most every few seconds."""
+        """Take the trainer's log; drawing takes at most a twentieth of the training's time."""
         self.log = list(state.log_history)
-        if time.monotonic() - self.drawn > self.every:
+        if time.monotonic() > self.next:
             self.draw()
 
     def __getattr__(self, name: str):
@@ -371,8 +368,7 @@ class TrainingView:
         view = {"kind": "training", "caption": f"training, {len(self.log)} entries"}
         view |= {"frames": [plots.png(plots.curves(self.log), 90)]} if self.log else {}
         self.strip.view = view | ({"group": group_view(rollouts)} if rollouts else {})
-        self.drawn = time.monotonic()
-        self.every = max(self.every, 20 * (self.drawn - started))  # at most a twentieth of the training's time
+        self.next = time.monotonic() + 20 * (time.monotonic() - started)
 
 
 def read_log(folder) -> list[dict]:

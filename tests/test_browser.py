@@ -83,14 +83,9 @@ class Lab:
         config.mkdir(parents=True)
         news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
         (config / "page_config.json").write_text(json.dumps(news))
-        names = (
-            "JUPYTER_CONFIG_DIR",
-            "IPYTHONDIR",
-            "JUPYTERLAB_SETTINGS_DIR",
-            "JUPYTERLAB_WORKSPACES_DIR",
-            "JUPYTER_RUNTIME_DIR",
-        )
-        places = dict(zip(names, (str(folder / n) for n in ("config", "ipython", "settings", "workspaces", "runtime"))))
+        places = {"JUPYTER_CONFIG_DIR": "config", "IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "runtime"}
+        places |= {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
+        places = {name: str(folder / place) for name, place in places.items()}
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"]
         command += [f"--ServerApp.port={self.port}", "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True"]
         path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
@@ -330,7 +325,7 @@ VIEWS = """
 from pathlib import Path
 import pandas
 from stlite.widgets import TrainingView
-view = TrainingView("run", every=0)
+view = TrainingView("run")
 view
 """
 TRAIN = """
@@ -338,7 +333,7 @@ Path("run/completions").mkdir(parents=True)
 rows = {"prompt": ["p"] * 2, "completion": ["turn left", "turn right"], "accuracy_reward": [0.0, 1.0], "advantage": [-0.7, 0.7]}
 pandas.DataFrame({"step": [1, 1]} | rows).to_parquet("run/completions/completions_00001.parquet")
 class state: log_history = [{"step": 1, "reward": 0.5, "kl": 0.1}]
-view.every = 0; view.on_log(None, state, None)
+view.next = 0; view.on_log(None, state, None)
 """
 
 

@@ -19,26 +19,8 @@ from stlite.sample import Sample, write_jsonl
 DATA = Path(__file__).parents[1] / "sample_data"
 KILLS = int(os.environ.get("STLITE_KILLS", "5"))
 HERE = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-KEYS = {
-    "id",
-    "task",
-    "way",
-    "kind",
-    "part",
-    "video",
-    "group",
-    "gold",
-    "options",
-    "reply",
-    "answer",
-    "value",
-    "reason",
-    "explanation",
-    "tokens",
-    "seconds",
-    "order",
-}
-KEYS |= {"error", "key"}
+KEYS = {"id", "task", "way", "kind", "part", "video", "group", "gold", "options", "reply", "answer", "value"}
+KEYS |= {"reason", "explanation", "tokens", "seconds", "order", "error", "key"}
 
 
 def sums(n: int) -> list[Sample]:

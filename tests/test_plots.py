@@ -106,11 +106,8 @@ def test_curves_draw_each_quantity_in_its_panel_and_say_when_there_is_none():
 def test_the_radar_has_the_cells_of_figure_1_in_its_order_and_closes_its_lines():
     figure = every()["radar"]
     axis = figure.axes[0]
-    assert [t.get_text() for t in axis.get_xticklabels()] == [
-        "direction\nforward",
-        "direction\nreverse",
-        "landmark\nforward",
-    ]
+    cells = ["direction\nforward", "direction\nreverse", "landmark\nforward"]
+    assert [t.get_text() for t in axis.get_xticklabels()] == cells
     assert axis.lines[0].get_ydata().tolist() == [50, 40, 30, 50]
     assert axis.get_ylim() == (0, 100)
 
@@ -149,13 +146,12 @@ def test_hostile_text_is_drawn_as_it_stands():
     s = Sample("s", "a.mp4", "direction", "reverse", HOSTILE[:40] + "?", "A", (HOSTILE[:300], "b"), ("x",), ("y",))
     reply = "<think>Let's start by thinking forward: " + HOSTILE + ", $x</think> <answer>$\\A$</answer>"
     cells = {HOSTILE: {("direction", "forward"): math.nan}}
-    pictures = [
-        plots.chain(CLIP, s, reply),
-        plots.frame_strip(CLIP, s),
-        plots.radar(cells),
+    pictures = [plots.chain(CLIP, s, reply), plots.frame_strip(CLIP, s), plots.radar(cells)]
+    pictures += [
         plots.ladder({HOSTILE: {63: 0.5}}),
+        plots.group([{"reply": HOSTILE, "$\\x": 1.0}]),
+        plots.bars({HOSTILE: {HOSTILE: 0.5}}),
     ]
-    pictures += [plots.group([{"reply": HOSTILE, "$\\x": 1.0}]), plots.bars({HOSTILE: {HOSTILE: 0.5}})]
     for figure in pictures:
         assert plots.png(figure).startswith(b"\x89PNG")
         assert not any(re.search("[\x00\x1b\u202e]", t) for t in texts(figure))

@@ -20,24 +20,11 @@ TASKS, WAYS = ("direction", "landmark", "action"), ("forward", "reverse")
 
 def record(group, task, way, value, name="", **more) -> dict:
     reason = "right" if value else "wrong"
-    row = {
-        "id": f"{group}/{task}/{way}{name}",
-        "task": task,
-        "way": way,
-        "kind": "choice",
-        "part": "",
-        "video": "a.mp4",
-    }
-    row |= {
-        "group": str(group),
-        "gold": "A",
-        "answer": "A" if value else "B",
-        "value": float(value),
-        "options": list("wxyz"),
-    }
-    return (
-        row | {"reason": reason, "reply": "", "explanation": "", "tokens": 1, "seconds": 0.1, "order": "forward"} | more
-    )
+    row = {"id": f"{group}/{task}/{way}{name}", "task": task, "way": way, "kind": "choice"}
+    row |= {"part": "", "video": "a.mp4"}
+    row |= {"group": str(group), "gold": "A", "answer": "A" if value else "B", "value": float(value)}
+    row |= {"options": list("wxyz"), "reason": reason, "reply": "", "explanation": "", "tokens": 1, "seconds": 0.1}
+    return row | {"order": "forward"} | more
 
 
 def drawn(groups: int, rate: float = 0.7, seed: int = 0, spread: float = 0.8) -> list[dict]:
@@ -61,13 +48,10 @@ def test_a_cell_of_8_in_10():
 
 
 def test_the_mean_weighs_cells_alike_and_leaves_routes_out():
-    rows = [record(i, "action", "forward", 1) for i in range(30)] + [
-        record(i, "action", "reverse", 0) for i in range(10)
-    ]
-    rows += [
-        record(i, "route", "forward", 0.9, kind="route", options=[], route={"direction": 0.5, "tau": None})
-        for i in range(5)
-    ]
+    rows = [record(i, "action", "forward", 1) for i in range(30)]
+    rows += [record(i, "action", "reverse", 0) for i in range(10)]
+    route = {"kind": "route", "options": [], "route": {"direction": 0.5, "tau": None}}
+    rows += [record(i, "route", "forward", 0.9, **route) for i in range(5)]
     made = report.table(rows)
     assert made[-1]["task"] == intervals.MEAN and made[-1]["accuracy"] == 0.5 and made[-1]["n"] == 40
     assert made[0]["task"] == "route" and made[0]["wilson_low"] is None and made[0]["chance"] is None
@@ -167,7 +151,7 @@ def test_guesses_that_need_no_video_stand_beside_the_score():
 
 
 def test_shortcuts_of_a_large_run_are_tried_on_whole_recordings_of_it(monkeypatch):
-    monkeypatch.setattr(report, "JUDGED", 100)
+    monkeypatch.setattr(report, "LARGE", 100)
     assert 100 <= report.shortcuts(drawn(60))[0]["n"] < 106 and report.shortcuts(drawn(10))[0]["n"] == 60
 
 
@@ -186,24 +170,9 @@ def test_a_run_of_one_question_is_reported_without_certainty():
     assert "1 questions of 1 recordings" in made["notes"][0]
 
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "</td></table><h1>",
-    "=HYPERLINK(1)",
-    "a|b\n# c",
-]
-HOSTILE += [
-    "[x](javascript:alert(1))",
-    "\u202egpj.exe",
-    "\ud83d",
-    "\0",
-    "<!--",
-    "]]>",
-    "&lt;script&gt;",
-    "{{7*7}}",
-    "@SUM",
-]
+HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</td></table><h1>", "=HYPERLINK(1)"]
+HOSTILE += ["a|b\n# c", "[x](javascript:alert(1))", "\u202egpj.exe", "\ud83d", "\0", "<!--", "]]>"]
+HOSTILE += ["&lt;script&gt;", "{{7*7}}", "@SUM"]
 
 
 def hostile() -> dict:
@@ -251,12 +220,9 @@ def test_every_rendering_holds_the_same_numbers(tmp_path):
 def questions(n: int = 60) -> list[Sample]:
     made, rng = [], random.Random(0)
     for i in range(n):
-        words = rng.sample(("gate", "bridge", "door", "tree", "car", "stairs"), 4)
-        made.append(
-            Sample(
-                f"q{i}", f"w{i // 3}.mp4", "landmark", WAYS[i % 2], "Which?", "ABCD"[i % 4], words, group=f"w{i // 3}"
-            )
-        )
+        words, walk = rng.sample(("gate", "bridge", "door", "tree", "car", "stairs"), 4), f"w{i // 3}"
+        asked = "landmark", WAYS[i % 2], "Which?", "ABCD"[i % 4]
+        made.append(Sample(f"q{i}", f"{walk}.mp4", *asked, words, group=walk))
     return made
 
 

@@ -4,7 +4,7 @@
     python benchmarks/grpo_step.py tiny 1     # one of them, on one core
 
 Each way runs in a process of its own, on a cache of its own. Seconds by phase are medians of the steps after the first;
-"first" is that one, in which every clip is new. Memory is the process's peak, and what of it came after loading.
+"first" is that one, in which every clip is new; its replies, entropy and gradient are compared between the native ways. Memory is the process's peak, and what of it came after loading.
 """
 
 import functools
@@ -165,6 +165,9 @@ def watch(trainer, processor) -> tuple[list[dict], Counter]:
 
 def one(way: str, name: str, out: str) -> dict:
     """Take the steps of one way; return medians after the first step, the first step's time, and memory."""
+    from datasets import Dataset
+    from xxhash import xxh3_64_hexdigest
+
     from stlite.egost import read_rows
     from stlite.model import load, looking
 
@@ -190,6 +193,9 @@ def one(way: str, name: str, out: str) -> dict:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     names = list(dict.fromkeys(k for s in steps for k in s))
     row = {k: round(statistics.median(s.get(k, 0) for s in steps[1:]), 3) for k in names}
+    first = trainer.state.log_history[0]
+    replies = Dataset.from_parquet(f"{out}/completions/completions_00001.parquet")["completion"]
+    row |= {"replies": xxh3_64_hexdigest(json.dumps(list(replies))), "grad_norm": first["grad_norm"], "entropy": first["entropy"]}  # fmt: skip
     return {"model": name, "way": way, **row, "spread": [round(s["step"], 2) for s in steps[1:]], "first": round(steps[0]["step"], 2),
             "first_tower_rows": steps[0]["tower_rows"], "peak_gb": round(peak, 2), "after_loading_gb": round(peak - loaded, 2)}  # fmt: skip
 
@@ -209,6 +215,11 @@ def main() -> None:
                 sys.exit(done.stderr[-3000:])
             rows[way] = json.loads(done.stdout.splitlines()[-1])
             print(json.dumps(rows[way]), flush=True)
+        ours, plain = rows["ours"], rows["native"]
+        same = {k: [plain[k], ours[k]] for k in ("replies", "grad_norm", "entropy")}
+        print(json.dumps({"model": name, "first step, native and ours": same}), flush=True)
+        if ours["replies"] == plain["replies"] and abs(ours["grad_norm"] / plain["grad_norm"] - 1) > 1e-3:
+            sys.exit("the same replies gave other gradients")
         for way in WAYS[:2]:
             ratios = {
                 k: round(rows["ours"][k] / rows[way][k], 2) for k in ("step", "first", "peak_gb", "after_loading_gb")

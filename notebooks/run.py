@@ -2,6 +2,7 @@
 
 python notebooks/run.py 00 03 04 05 06          # make demo
 python notebooks/run.py --keep 00               # write the outputs back into the notebook
+python notebooks/run.py --address               # write pyproject's address of the repository into all notebooks
 STLITE_SMOKE=1 python notebooks/run.py 05       # few rows, few steps
 """
 
@@ -11,12 +12,44 @@ import resource
 import shutil
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).resolve().parent
+COLAB = "https://colab.research.google.com"
+INSTALL = """import sys
+
+if "google.colab" in sys.modules:  # elsewhere the cell does nothing
+    !test -d /content/stlite || git clone -q --depth 1 {address} /content/stlite
+    !pip install -q -r /content/stlite/requirements.txt
+    %cd -q /content/stlite/notebooks
+sys.path.insert(0, "..")"""
+MADE = ("example.json", "base", "st-cot", "st-r1", "report.html", "report.txt", "inspected.html")  # by running alone
+
+
+def opening(name: str) -> tuple[str, str]:
+    """Return a notebook's badge and install cell, with the repository's address as pyproject.toml has it."""
+    address = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    place = address.replace("https://github.com/", f"{COLAB}/github/")
+    badge = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({place}/blob/main/notebooks/{name})"
+    return badge, INSTALL.format(address=address)
+
+
+def stamp(path: Path) -> None:
+    """Write badge and install cell into a notebook; its other cells and all outputs stay."""
+    book = nbformat.read(path, 4)
+    book.cells[1].source, book.cells[2].source = opening(path.name)
+    nbformat.write(book, path)
+
+
+def restart(runs: Path) -> None:
+    """Remove what a finished demo made; the rows of 01, the rewards of 02 and the marks of 07 are somebody's choice, and stay."""
+    for name in MADE:
+        shutil.rmtree(runs / name, ignore_errors=True)
+        (runs / name).unlink(missing_ok=True)
 
 
 class Progress(NotebookClient):
@@ -39,7 +72,12 @@ def execute(path: Path, out: Path) -> None:
     book = nbformat.read(path, 4)
     quiet = ["--IPKernelApp.log_level=40"]
     Progress(
-        book, timeout=3600, kernel_name="python3", extra_arguments=quiet, resources={"metadata": {"path": str(HERE)}}
+        book,
+        timeout=3600,
+        kernel_name="python3",
+        coalesce_streams=True,
+        extra_arguments=quiet,
+        resources={"metadata": {"path": str(HERE)}},
     ).execute()
     clean(book)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,19 +101,30 @@ def _only_widget(output) -> bool:
 
 
 def main() -> None:
-    """Run what is asked; on a finished demo, start anew."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("numbers", nargs="+", help="the first digits of notebooks, in order")
+    parser.add_argument("numbers", nargs="*", help="the first digits of notebooks, in order")
     parser.add_argument("--keep", action="store_true", help="write outputs back into the notebooks")
+    parser.add_argument("--address", action="store_true", help="write the repository's address into all notebooks")
     args = parser.parse_args()
+    if not (args.numbers or args.address):
+        parser.error("expected numbers or --address")
+    for path in HERE.glob("*.ipynb") if args.keep or args.address else ():
+        stamp(path)
+    if args.numbers:
+        run(args.numbers, args.keep)
+
+
+def run(numbers: list[str], keep: bool) -> None:
+    """Execute notebooks in order; say what it took and, after a report, what it says."""
     runs = Path(os.environ.setdefault("STLITE_RUNS", str(HERE.parent / "runs" / "demo")))
-    if "03" in args.numbers and (runs / "report.html").exists():
-        shutil.rmtree(runs)
+    if "03" in numbers and (runs / "report.html").exists():
+        restart(runs)
     started = time.perf_counter()
-    for number in args.numbers:
+    for number in numbers:
         (path,) = HERE.glob(f"{number}_*.ipynb")
         print(path.name, flush=True)
-        execute(path, path if args.keep else runs / "notebooks" / path.name)
+        execute(path, path if keep else runs / "notebooks" / path.name)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes, {peak:.1f} GB at the most")
     if (runs / "report.txt").exists():

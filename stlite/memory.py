@@ -2,6 +2,7 @@
 
     plan("qwen2.5-vl-7b", generations=0, batch=1)["total"]        # QLoRA SFT, 8 frames (GB)
     fits(8)                                                      # settings that fit a card of 8 GB
+    batches(generations=0)                                       # the largest batch for cards of 8, 12, 16, 24 GB
 
 Figures are predicted, by counting; CUDA's own context (0.3 to 0.6 GB) and fragmentation come on top.
 """
@@ -110,3 +111,21 @@ def fits(card: float) -> list[dict]:
         tried = (plan(preset, batch=1, **some) | {"preset": preset} | some for some in settings)
         found += [t for t in tried if t["total"] + 1 <= card][:1]
     return found
+
+
+def batches(
+    sizes: tuple[int, ...] = (32, 16, 8, 4, 2, 1), cards: tuple[int, ...] = (8, 12, 16, 24), **settings
+) -> list[dict]:
+    """List, for each preset, the largest batch that `plan` lets fit each card (GB); None where not even one row does.
+
+    `settings` are those of `plan`; 1 GB is left to CUDA and fragmentation.
+
+    >>> batches(frames=16)[0]
+    {'preset': 'qwen2-vl-2b', '8 GB': 4, '12 GB': 8, '16 GB': 8, '24 GB': 16}
+    """
+    rows = []
+    for preset in SHAPES:
+        totals = {size: plan(preset, batch=size, **settings)["total"] + 1 for size in sizes}
+        largest = {f"{card} GB": next((n for n in sizes if totals[n] <= card), None) for card in cards}
+        rows.append({"preset": preset} | largest)
+    return rows

@@ -13,15 +13,15 @@ import argparse
 import gzip
 import json
 import os
-import shlex
 import sys
 from functools import partial
 from pathlib import Path
+from statistics import fmean, stdev
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stlite import report, walks  # noqa: E402
+from stlite import plots, report, walks  # noqa: E402
 from stlite.evaluate import evaluate  # noqa: E402
 from stlite.sample import write_text  # noqa: E402
 from stlite.splits import check_overlap, leave_part_out  # noqa: E402
@@ -55,6 +55,18 @@ GRPO = {
 }  # fmt: skip
 COUNT = {"dev": 32, "final": 272}  # walks, the parts in turn
 TOKENS = 96
+COMPARED = (("sft-grpo", "st-r1"), ("forward-cot", "st-r1"), ("st-cot", "st-r1"), ("base", "st-r1"), ("grpo", "st-r1"),
+            ("st-r1", "st-r1-reverse"), ("sft-grpo-unseen", "st-r1-unseen"))  # fmt: skip
+UNSEEN = ("base", "sft-grpo-unseen", "st-r1-unseen", "st-r1")
+LADDER = {"st-r1-63": 63, "st-r1": 252, "st-r1-630": 630}
+PAPER = {  # accuracies (%) read off Figure 1: direction, landmark, action, each forward and reverse; their mean
+    "base": (51.9, 61.7, 69.3, 67.3, 75.8, 77.0, 67.2),
+    "label SFT": (53.5, 61, 70, 66, 76, 78, 67.5),
+    "ST-CoT": (47.7, 48.2, 52.5, 56.2, 59.7, 61.7, 54.3),
+    "label SFT + GRPO": (76.7, 84.0, 84.2, 84.7, 80.9, 81.7, 82.0),
+    "ST-R1": (82.3, 85.8, 88.3, 86.1, 89.3, 87.6, 86.6),
+}
+PAPER_NAMES = {"base": "base", "sft": "label SFT", "st-cot": "ST-CoT", "sft-grpo": "label SFT + GRPO", "st-r1": "ST-R1"}
 
 
 def questions(which: str) -> list:
@@ -167,34 +179,132 @@ def main() -> None:
                     print(arm, seed, f"{sum(r['value'] for r in records) / len(records):.3f}", flush=True)
     which = "final" if args.which == "report" else args.which
     runs = {arm: rows for arm in ARMS if (rows := pooled(which, arm))}
-    print(tell(runs, which))
-
-
-def tell(runs: dict, which: str) -> str:
-    """Write benchmarks/ablation.md and .json, for the final walks, and return the text."""
-    made = {"title": f"Recipes on {which} walks", "notes": [], "tables": {"Runs": report.beside(runs)}}
-    for a, b in (
-        ("sft-grpo", "st-r1"),
-        ("forward-cot", "st-r1"),
-        ("st-r1", "st-r1-reverse"),
-        ("sft-grpo-unseen", "st-r1-unseen"),
-    ):
-        if a in runs and b in runs:
-            made["tables"][f"{b} minus {a}"] = report.differences([*zip(runs[a], runs[b])])
-    for arm, rows in runs.items():
-        made["tables"][f"{arm}: accuracy"] = report.table(rows)
-        made["tables"][f"{arm}: forward minus reverse"] = report.gap(rows)
-        made["tables"][f"{arm}: routes"] = report.routes(rows)
-        looked = {order: found for order in ("blank", "shuffled") if (found := pooled(which, arm, order))}
-        if looked:
-            seeing = [r for r in kept(KEPT / which / f"{arm}-0.jsonl.gz") if r["kind"] == "choice"]
-            made["tables"][f"{arm}: shown otherwise"] = report.beside({"forward": seeing, **looked})
+    made = {"title": f"Recipes on {which} walks", "notes": notes(runs), "tables": tables(runs, which)}
+    print(report.text(made))
     if which == "final":
-        made["notes"] = [f"Command: {shlex.join(['python', 'benchmarks/ablation.py', *sys.argv[1:]])}",
-                         f"SFT {json.dumps(SFT)}; GRPO {json.dumps(GRPO)}"]  # fmt: skip
         report.save(made, ROOT / "benchmarks" / "ablation.md")
         write_text(ROOT / "benchmarks" / "ablation.json", report.data(made))
-    return report.text(made)
+        for name, figure in pictures(runs, which).items():
+            plots.save(figure, KEPT / f"{name}.png")
+
+
+def notes(runs: dict) -> list[str]:
+    """Say how the records came about."""
+    first = choices(next(iter(runs.values())))
+    return [
+        "Command: python benchmarks/ablation.py final, then report",
+        f"{len(first)} choice questions of {len({r['group'] for r in first})} walks; values are means over the seeds of "
+        "a recipe, question by question, and intervals go by walk: they hold for other walks, the seeds being these; how "
+        "far seeds differ stands in the table of seeds.",
+        f"SFT {json.dumps(SFT)}; GRPO {json.dumps(GRPO)}; replies of at most {TOKENS} tokens, greedy",
+    ]
+
+
+def choices(records: list[dict]) -> list[dict]:
+    """Keep the choice questions."""
+    return [r for r in records if r["kind"] == "choice"]
+
+
+def mean(records: list[dict]) -> tuple[float, float, float]:
+    """Return the mean over the choice tasks with its interval (0 to 1)."""
+    row = report.table(choices(records))[-1]
+    return row["accuracy"], row["low"], row["high"]
+
+
+def seeds(runs: dict, which: str) -> list[dict]:
+    """Set the mean of choices of every seed side by side, a row per recipe."""
+    rows = []
+    for arm in runs:
+        found = [mean(kept(path))[0] for path in sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz"))]
+        row = {"recipe": arm, "seeds": len(found), "mean": fmean(found), "sd": stdev(found) if len(found) > 1 else None}
+        rows.append(row | {f"seed {i}": value for i, value in enumerate(found)})
+    return rows
+
+
+def beside_paper(runs: dict) -> list[dict]:
+    """Set accuracy by task and way beside what the paper's Figure 1 shows (Qwen2-VL-7B on real videos; about ±1)."""
+    rows = []
+    for arm, name in PAPER_NAMES.items():
+        if arm in runs:
+            found = {f"{task} {way}": value[0] for (task, way), value in report.cells(choices(runs[arm])).items()}
+            rows.append({"recipe": arm, "of": "here"} | found | {"mean": mean(runs[arm])[0]})
+            rows.append(
+                {"recipe": name, "of": "the paper"} | {k: v / 100 for k, v in zip([*found, "mean"], PAPER[name])}
+            )
+    return rows
+
+
+def parts(records: list[dict], *names: str) -> list[dict]:
+    """Keep the records of some parts."""
+    return [r for r in records if r["part"] in names]
+
+
+def tables(runs: dict, which: str) -> dict:
+    """Gather the tables: recipes beside one another and the paper, differences, gap, unseen parts, blind, routes."""
+    made = {"Recipes": report.beside(runs), "Seeds": seeds(runs, which), "Beside the paper": beside_paper(runs)}
+    for a, b in COMPARED:
+        if a in runs and b in runs:
+            made[f"{b} minus {a}"] = report.differences([*zip(choices(runs[a]), choices(runs[b]))])
+    unseen = {arm: parts(choices(runs[arm]), "part1", "part2") for arm in UNSEEN if arm in runs}
+    if len(unseen) > 1:
+        made["Trained without parts 1 and 2, asked about them"] = report.beside(unseen)
+    made["Forward minus reverse"] = [{"recipe": arm} | row for arm, rows in runs.items() for row in report.gap(rows)]
+    for order in ("blank", "shuffled"):
+        found = {arm: rows for arm in runs if (rows := pooled(which, arm, order))}
+        made[f"Frames {order} (seed 0)"] = [shown(which, arm, rows) for arm, rows in found.items()]
+        for arm, rows in found.items() if order == "shuffled" else ():
+            made[f"{arm}: in order minus shuffled"] = report.differences([*zip(rows, choices(seeing(which, arm)))])[-1:]
+    made["Routes"] = [{"recipe": arm} | row for arm, rows in runs.items() for row in report.routes(rows)]
+    return {name: rows for name, rows in made.items() if rows}
+
+
+def shown(which: str, arm: str, rows: list[dict]) -> dict:
+    """Say how a recipe answers frames shown otherwise: all replies, and those that name one option, beside frames in order."""
+    read = [r for r in rows if r["reason"] in ("right", "wrong")]
+    found = {"recipe": arm, **dict(zip(("accuracy", "low", "high"), mean(rows))), "read": len(read) / len(rows)}
+    found |= dict(zip(("of those read", "from", "to"), mean(read)))
+    return found | {"in order": mean(seeing(which, arm))[0]}
+
+
+def seeing(which: str, arm: str) -> list[dict]:
+    """Read the records of a recipe's first seed."""
+    return kept(KEPT / which / f"{arm}-0.jsonl.gz")
+
+
+def pictures(runs: dict, which: str) -> dict:
+    """Draw the paper's Figure 1 anew: radar, ladder with bands, gap, unseen parts, what was shown, reward curves."""
+    cells = {arm: report.cells(choices(rows)) for arm, rows in runs.items()}
+    main = [arm for arm in PAPER_NAMES if arm in runs]
+    made = {"radar": plots.radar({arm: cells[arm] for arm in main})}
+    made["recipes"] = plots.bars({arm: {"mean of choices": mean(rows)} for arm, rows in runs.items()}, chance=0.25)
+    made["gap"] = plots.gap(
+        {a: {r["task"]: (r["gap"], r["low"], r["high"]) for r in report.gap(runs[a])} for a in main}
+    )
+    made["ladder"] = plots.ladder({"ST-R1": {rows: mean(runs[arm]) for arm, rows in LADDER.items() if arm in runs}})
+    out = {a: {"unseen parts": mean(parts(runs[a], "part1", "part2")), "seen parts": mean(parts(runs[a], "part3", "part4"))}
+           for a in UNSEEN if a in runs}  # fmt: skip
+    made["unseen"] = plots.bars(out, chance=0.25)
+    shown = {}
+    for arm in ("base", "sft-grpo", "st-r1"):
+        if arm in runs:
+            orders = {"in order": seeing(which, arm)} | {o: pooled(which, arm, o) for o in ("shuffled", "blank")}
+            shown[arm] = {order: mean(records) for order, records in orders.items() if records}
+    made["shown"] = plots.audit(shown, chance=0.25)
+    logs = {arm: [kept(p) for p in sorted((KEPT / which / "curves").glob(f"{arm}-[0-9].jsonl.gz"))] for arm in runs}
+    made["curves"] = plots.bands(
+        {arm: accuracies(runs_) for arm, runs_ in logs.items() if runs_}, "GRPO step", "accuracy reward"
+    )
+    return made
+
+
+def accuracies(logs: list[list[dict]], window: int = 8) -> dict[int, tuple[float, float, float]]:
+    """Average the accuracy reward over seeds and over windows of steps: {step: (mean, lowest, highest seed)}."""
+    columns = [[row["rewards/accuracy_reward/mean"] for row in log] for log in logs]
+    found = {}
+    for start in range(0, min(map(len, columns)), window):
+        values = [fmean(column[start : start + window]) for column in columns]
+        found[start + window] = (fmean(values), min(values), max(values))
+    return found
 
 
 if __name__ == "__main__":

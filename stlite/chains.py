@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 
 from stlite.parse import parse
 from stlite.sample import WAYS, Sample
-from stlite.scoring import tokens
+from stlite.scoring import meaning
 
 STATES = {"right": "✓", "misplaced": "↔", "missing": "–", "invented": "+"}
 LONGEST = 40  # steps of one path that are shown
@@ -27,7 +27,7 @@ def match(said: Sequence[str], annotated: Sequence[str]) -> list[tuple[str, str,
     """
     from rapidfuzz.distance import LCSseq
 
-    a, b = (list(map(tokens, steps)) for steps in (said, annotated))
+    a, b = (list(map(meaning, steps)) for steps in (said, annotated))
     equal = [op for op in LCSseq.opcodes(a, b) if op.tag == "equal"]
     right = {op.src_start + k: op.dest_start + k for op in equal for k in range(op.src_end - op.src_start)}
     left, cells = [j for j in range(len(b)) if j not in right.values()], []

@@ -10,10 +10,10 @@ from os import PathLike
 from statistics import fmean
 
 from stlite import prompts
-from stlite.egost import asked, told
+from stlite.egost import question_kind, read_trace
 from stlite.intervals import intervals
 from stlite.sample import LETTERS, Sample, safe_path
-from stlite.splits import take
+from stlite.splits import recording_of
 
 OPENINGS = re.compile(r"Please take an? egocentric view to understand the following questions?\.\s*")
 VERDICT = re.compile(r"(Hence, the correct answer is )([A-H])$")
@@ -31,7 +31,7 @@ def words(text: str) -> str:
 
 
 def _tells_answer(s: Sample) -> bool:
-    path = {*words(" ".join(found[2] if (found := told(s.trace)) else ())).split()}
+    path = {*words(" ".join(found[2] if (found := read_trace(s.trace)) else ())).split()}
     return s.kind == "choice" and bool(path) and path >= {*words(s.gold).split()}
 
 
@@ -48,11 +48,11 @@ def _twins(options: Sequence[str]) -> list[int]:
 # code: severity, remedy, and whether a sample has it
 CHECKS: dict[str, tuple[str, str, Callable[[Sample], bool]]] = {
     "stem-of-another-task": ("error", "repair() writes the stem of the task",
-        lambda s: asked(s.question) not in (None, (s.task, s.way))),
+        lambda s: question_kind(s.question) not in (None, (s.task, s.way))),
     "opening-twice": ("warning", "repair() keeps the first of the openings",
         lambda s: len(OPENINGS.findall(s.question)) > 1),
     "trace-of-another-task": ("error", "repair() writes the trace again around the same path",
-        lambda s: bool(t := told(s.trace)) and (t[0][0] != s.task or t[1] != (s.task, s.way))),
+        lambda s: bool(t := read_trace(s.trace)) and (t[0][0] != s.task or t[1] != (s.task, s.way))),
     "trace-of-another-letter": ("error", "ask which letter was meant",
         lambda s: bool(m := VERDICT.search(s.trace)) and m[2] != s.answer),
     "trace-tells-answer": ("note", "expect chains that copy: score st-cot beside label training", _tells_answer),
@@ -79,10 +79,14 @@ def examine(
     With `videos`, a root, every video is read; `frames` of it are asked. With `held_out`, recordings are compared.
     """
     samples = list(samples)
-    met, tested = Counter(map(_question, samples)), {take(s) for s in held_out}
+    met, tested = Counter(map(_question, samples)), {recording_of(s) for s in held_out}
     checks = CHECKS | {
         "duplicate-questions": ("warning", "keep one of them", lambda s: met[_question(s)] > 1),
-        "held-out-overlap": ("error", "split by splits.by_recording", lambda s: bool(tested) and take(s) in tested),
+        "held-out-overlap": (
+            "error",
+            "split by splits.by_recording",
+            lambda s: bool(tested) and recording_of(s) in tested,
+        ),
     }
     findings = [
         _finding(code, severity, [s.id for s in samples if check(s)], len(samples), remedy)
@@ -176,7 +180,7 @@ def repair(samples: Iterable[Sample], seed: int = 0) -> tuple[list[Sample], list
 
 
 def _new_trace(s: Sample) -> Sample:
-    (_, way), _, path = told(s.trace)
+    (_, way), _, path = read_trace(s.trace)
     return replace(s, trace=prompts.trace(replace(s, **{f"steps_{way}": path}), way))
 
 
@@ -229,20 +233,20 @@ def shortcuts(samples: Iterable[Sample]) -> list[dict]:
         left = [rule(s.options) for s in choices]
         scores[name] = [(key in places) / len(places) for key, places in zip(keys, left)]
     scores["text classifier"] = _classified(choices)
-    takes, chance, rows = [take(s) for s in choices], fmean(1 / len(s.options) for s in choices), []
+    recordings, chance, rows = [recording_of(s) for s in choices], fmean(1 / len(s.options) for s in choices), []
     for name, values in scores.items():
-        low, high = _interval(values, takes) if values else (None, None)
+        low, high = _interval(values, recordings) if values else (None, None)
         row = {"baseline": name, "accuracy": fmean(values) if values else None, "low": low, "high": high}
         rows.append(row | {"n": len(values), "chance": chance})
     return rows
 
 
-def _interval(values: Sequence[float], takes: Sequence[str]) -> tuple[float, float]:
+def _interval(values: Sequence[float], recordings: Sequence[str]) -> tuple[float, float]:
     """Return the 95 % interval of a mean, by recording, as reports compute it."""
     import numpy as np
 
-    names = {name: i for i, name in enumerate(dict.fromkeys(takes))}
-    sums, counts = (np.bincount([names[t] for t in takes], w)[:, None].astype(float) for w in (values, None))
+    names = {name: i for i, name in enumerate(dict.fromkeys(recordings))}
+    sums, counts = (np.bincount([names[t] for t in recordings], w)[:, None].astype(float) for w in (values, None))
     found = intervals(sums, counts, [[1.0]])[0]
     return found["low"], found["high"]
 
@@ -254,12 +258,12 @@ def _classified(choices: Sequence[Sample]) -> list[float]:
     from sklearn.model_selection import GroupKFold
     from sklearn.pipeline import make_pipeline
 
-    takes = [take(s) for s in choices]
-    if (folds := min(5, len({*takes}))) < 2:
+    recordings = [recording_of(s) for s in choices]
+    if (folds := min(5, len({*recordings}))) < 2:
         return []
     texts, right = [_described(s) for s in choices], [[letter == s.answer for letter in s.letters] for s in choices]
     scores = [0.0] * len(choices)
-    for train, test in GroupKFold(folds).split(choices, groups=takes):
+    for train, test in GroupKFold(folds).split(choices, groups=recordings):
         train = [i for i in train if len(right[i]) > 1]
         if not train:
             return []

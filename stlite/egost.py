@@ -61,8 +61,10 @@ def build(
         both = {f"steps_{w}": () if isinstance(p := ways[w].get(task, ()), str) else p for w in WAYS}
         options, answer = [], path if isinstance(path, str) else ", then ".join(path)
         if task != "route":
-            orbit = steps.orbit(path, task, way, rng := random.Random(f"{seed}/{name}"), (pool or {}).get(task, ()))
-            options = list(dict.fromkeys(map(" ".join, orbit)))
+            lists = steps.alternatives(
+                path, task, way, rng := random.Random(f"{seed}/{name}"), (pool or {}).get(task, ())
+            )
+            options = list(dict.fromkeys(map(" ".join, lists)))
             rng.shuffle(options)
             answer = LETTERS[options.index(" ".join(path))]
         sample = Sample(name, video, task, way, prompts.stem(task, way), answer, options, **both, **kept)
@@ -201,13 +203,15 @@ def _fill(drafts: Iterable[dict]):
         paths, there = known[d["video"], d["task"], d["way"]] - {()}, d["steps_forward"] + d["steps_reverse"]
         if not d[(field := f"steps_{d['way']}")]:
             gold = dict(zip(LETTERS, d.get("options", ()))).get(d["answer"], "")
-            d[field] = next(iter(paths)) if len(paths) == 1 else cut(gold, {*there, *map(steps.reverse_step, there)})
+            d[field] = (
+                next(iter(paths)) if len(paths) == 1 else cut_steps(gold, {*there, *map(steps.reverse_step, there)})
+            )
 
 
-def cut(text: str, known: Iterable[str]) -> tuple[str, ...]:
+def cut_steps(text: str, known: Iterable[str]) -> tuple[str, ...]:
     """Cut a space-joined list of at most 200 words into steps that are known, where there is exactly one way to do it.
 
-    >>> cut("gate car park gate", ["car park", "gate"]), cut("gate bridge", ["gate"])
+    >>> cut_steps("gate car park gate", ["car park", "gate"]), cut_steps("gate bridge", ["gate"])
     (('gate', 'car park', 'gate'), ())
     """
     words, phrases = text.split(), {tuple(step.casefold().split()) for step in known} - {()}
@@ -223,18 +227,21 @@ def cut(text: str, known: Iterable[str]) -> tuple[str, ...]:
 
 
 @lru_cache(1 << 12)
-def asked(question: str) -> tuple[str, str] | None:
+def question_kind(question: str) -> tuple[str, str] | None:
     """Tell the task and the way that a question asks for, by its words; None where they do not tell."""
     tasks = [task for task, sign in SIGNS.items() if sign in question]
     ways = [way for way, sign in WAYS.items() if re.search(sign, question)]
     return (tasks[0], ways[0]) if len(tasks) == len(ways) == 1 else None
 
 
-def told(trace: str) -> tuple[tuple[str, str], tuple[str, str], tuple[str, ...]] | None:
+def read_trace(trace: str) -> tuple[tuple[str, str], tuple[str, str], tuple[str, ...]] | None:
     """Read a trace of the paper's form (section 3): what its two questions ask, and the path of the first, verbatim."""
     start = re.match(r"Let's start by thinking (forward|reverse) ([^?.]*[?.])", trace)
     path, _, then = trace[start.end() :].rpartition(" And then think about ") if start else ("", "", "")
-    first, then = asked(start[2] if start else ""), asked(then.partition(" Hence, the correct answer is ")[0])
+    first, then = (
+        question_kind(start[2] if start else ""),
+        question_kind(then.partition(" Hence, the correct answer is ")[0]),
+    )
     if not first or not then or first[1] != start[1]:
         return None
     if (path := path.strip()).startswith("["):  # the released traces of forward questions print a Python list
@@ -264,9 +271,9 @@ def _parse_row(row: dict, where: str) -> dict:
     if said != answer:
         raise SampleError(where, "solution", f"the original_answer {answer!r} as answer", said)
     question, options = split_problem(problem, where)
-    if (ours := asked(question)) is None:
+    if (ours := question_kind(question)) is None:
         raise SampleError(where, "problem", "the question of one of the eight tasks", question)
-    (first, then, path), way = told(trace) or (ours, ours, ()), ours[1]
+    (first, then, path), way = read_trace(trace) or (ours, ours, ()), ours[1]
     task = ours[0] if then == ours else SLIPS.get((ours[0], then[0])) if way == then[1] == "forward" else None
     if not task or first[0] != then[0]:
         raise SampleError(where, "solution", f"a trace of the task asked, {' '.join(ours)}", trace)

@@ -23,7 +23,7 @@ from pathlib import Path
 from stlite import egost
 from stlite.sample import Sample, read_jsonl, write_text
 from stlite.scoring import compare, ngrams, score
-from stlite.splits import take
+from stlite.splits import recording_of
 from stlite.video import ORDERS
 
 Generate = Callable[..., list[dict]]  # (samples, order=) -> {"reply", "tokens"} or {"error"} each
@@ -77,7 +77,7 @@ def ask(samples: list[Sample], generate: Generate, order: str = "forward", timeo
 def record(sample: Sample, result: dict, order: str = "forward", seconds: float = 0.0) -> dict:
     """Score one result of `generate` into a record; an `error` in it makes the record a failure."""
     row = {name: getattr(sample, name) for name in ("id", "task", "way", "kind", "part", "video")}
-    row |= {"group": take(sample), "gold": sample.answer, "options": list(sample.options)}
+    row |= {"group": recording_of(sample), "gold": sample.answer, "options": list(sample.options)}
     row |= {"reply": result.get("reply", ""), "answer": "", "value": 0.0, "reason": "failed", "explanation": ""}
     if not (error := result.get("error", "")):
         row |= asdict(score(sample, result["reply"]))

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from stlite.parse import Reply, parse
 from stlite.sample import LETTERS
-from stlite.scoring import letter, score_choice, score_route, similarity, tokens
+from stlite.scoring import letter, meaning, score_choice, score_route, similarity
 from stlite.steps import reverse_path
 
 PART = r"(?!\s*</)(?:(?!(?i:</?(?:think|answer)>)).)+"  # text, and no tag of ours in it
@@ -49,7 +49,7 @@ def _reverse_steps(reply: Reply, way: str, options, forward, reverse) -> float |
         return None
     if reply.reason or reply.way != opposite or (options and not letter(reply, options)):
         return 0.0
-    return similarity(list(map(tokens, steps)), list(map(tokens, reply.steps)))
+    return similarity(list(map(meaning, steps)), list(map(meaning, reply.steps)))
 
 
 def consistency_reward(
@@ -62,12 +62,12 @@ def consistency_reward(
 
 def _consistency(reply: Reply, task: str, way: str, options, answer: str, forward, reverse) -> float | None:
     opposite, other, asked = ("forward", forward, reverse) if way == "reverse" else ("reverse", reverse, forward)
-    back = [tokens(" ".join(reverse_path(steps, task, opposite))) for steps in (other, reply.steps)]
-    if not other or not asked or back[0] != tokens(" ".join(asked)):
+    back = [meaning(" ".join(reverse_path(steps, task, opposite))) for steps in (other, reply.steps)]
+    if not other or not asked or back[0] != meaning(" ".join(asked)):
         return None
     if reply.reason or reply.way != opposite or letter(reply, options) != answer:
         return 0.0
-    near = [similarity(back[1], tokens(option)) for option in options]
+    near = [similarity(back[1], meaning(option)) for option in options]
     best = near.pop(LETTERS.index(answer))
     return best if best > max(near, default=0.0) else 0.0
 

@@ -146,10 +146,10 @@ SILENT = frozenset(re.findall(r"\w+",
     with would you your yourself 90"""))  # fmt: skip
 
 
-def read(text: str) -> list[tuple[str, str]]:
+def meanings(text: str) -> list[tuple[str, str]]:
     """Read (kind, meaning) pairs, in order, from a step or a route; kind is turn, straight, side, deed, thing or stop.
 
-    >>> [pair for pair in read("Make a left turn at the red couch.") if pair[0] != "stop"]
+    >>> [pair for pair in meanings("Make a left turn at the red couch.") if pair[0] != "stop"]
     [('turn', 'left'), ('thing', 'red'), ('thing', 'sofa')]
     """
     return [_meaning(match) for match in READ.finditer(text.casefold().replace("-", " ").replace("’", ""))]
@@ -165,9 +165,9 @@ def _meaning(match: re.Match) -> tuple[str, str]:
     return KINDS.get(name, "turn"), name if name != "nothing" else ""
 
 
-def tokens(text: str) -> tuple[str, ...]:
+def meaning(text: str) -> tuple[str, ...]:
     """Return what a step means, so that two ways to say it are equal; its bare words where nothing is left."""
-    return tuple(word for _, word in read(text) if word) or tuple(_plain(text).split())
+    return tuple(word for _, word in meanings(text) if word) or tuple(_plain(text).split())
 
 
 def similarity(a: Sequence, b: Sequence) -> float:
@@ -193,7 +193,7 @@ def compare(reference: str, route: str) -> dict[str, float | None]:
 
     As in the paper's judging (section 5) extra turns and missing landmarks cost, extra landmarks do not.
     """
-    a, b = read(reference), read(route)
+    a, b = meanings(reference), meanings(route)
     turns, legs = (similarity(_words(a, *k), _words(b, *k)) for k in (("turn",), ("turn", "straight")))
     wanted, found = _things(a), _things(b)
     pairs = _match(wanted, found)
@@ -218,7 +218,7 @@ def compare(reference: str, route: str) -> dict[str, float | None]:
 
 def reverse_consistency(there: str, back: str) -> float:
     """Return how well one route is another walked back, 0 to 1: turns mirrored in opposite order, landmarks in opposite order."""
-    a, b = read(there), read(back)
+    a, b = meanings(there), meanings(back)
     both = [MIRROR.get(turn, turn) for turn in reversed(_words(a, "turn"))], _words(b, "turn")
     for turns in both:  # a way back may name a turn-round at its start and at its end, or not
         turns[:] = turns[turns[:1] == ["around"] : len(turns) - (len(turns) > 1 and turns[-1] == "around")]

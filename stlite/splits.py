@@ -14,28 +14,28 @@ class OverlapError(ValueError):
     """A recording stands on both sides of a split."""
 
 
-def take(sample: Sample) -> str:
+def recording_of(sample: Sample) -> str:
     """Name the recording of a sample: its group or, without one, what its video's file name tells."""
     return sample.group or recording(sample.video)
 
 
 def _takes(samples: Iterable[Sample], seed: int) -> list[list[Sample]]:
     """Gather the samples of each recording, in an order drawn from the seed and the names alone."""
-    takes = defaultdict(list)
+    recordings = defaultdict(list)
     for sample in samples:
-        takes[take(sample)].append(sample)
-    return [takes[name] for name in sorted(takes, key=lambda name: random.Random(f"{seed}/{name}").random())]
+        recordings[recording_of(sample)].append(sample)
+    return [recordings[name] for name in sorted(recordings, key=lambda name: random.Random(f"{seed}/{name}").random())]
 
 
 def by_recording(samples: Iterable[Sample], share: float = 0.2, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
     """Split into (train, test) by recording, with at least `share` of the samples, but not all recordings, in test."""
-    takes = _takes(samples, seed)
-    if not 0 < share < 1 or len(takes) < 2:
-        raise ValueError(f"expected a share between 0 and 1 and two recordings, found {share} and {len(takes)}")
-    wanted, test = share * sum(map(len, takes)), []
-    while len(takes) > 1 and len(test) < wanted:
-        test += takes.pop()
-    return [sample for some in takes for sample in some], test
+    recordings = _takes(samples, seed)
+    if not 0 < share < 1 or len(recordings) < 2:
+        raise ValueError(f"expected a share between 0 and 1 and two recordings, found {share} and {len(recordings)}")
+    wanted, test = share * sum(map(len, recordings)), []
+    while len(recordings) > 1 and len(test) < wanted:
+        test += recordings.pop()
+    return [sample for some in recordings for sample in some], test
 
 
 def leave_part_out(samples: Iterable[Sample], *parts: str) -> tuple[list[Sample], list[Sample]]:
@@ -56,11 +56,11 @@ def ladder(samples: Iterable[Sample], sizes: Sequence[int] = SIZES, seed: int = 
 
 def kfold(samples: Iterable[Sample], k: int = 5, seed: int = 0) -> list[tuple[list[Sample], list[Sample]]]:
     """Return k pairs (train, test): every sample is tested once, recordings stay whole, folds are of like size."""
-    takes = _takes(samples, seed)
-    if not 2 <= k <= len(takes):
-        raise ValueError(f"k: expected 2 to {len(takes)}, the number of recordings, found {k}")
+    recordings = _takes(samples, seed)
+    if not 2 <= k <= len(recordings):
+        raise ValueError(f"k: expected 2 to {len(recordings)}, the number of recordings, found {k}")
     folds = [[] for _ in range(k)]
-    for some in sorted(takes, key=len, reverse=True):
+    for some in sorted(recordings, key=len, reverse=True):
         min(folds, key=len).extend(some)
     return [([s for other in folds if other is not fold for s in other], fold) for fold in folds]
 
@@ -68,6 +68,6 @@ def kfold(samples: Iterable[Sample], k: int = 5, seed: int = 0) -> list[tuple[li
 def check_overlap(train: Iterable[Sample], test: Iterable[Sample]):
     """Raise OverlapError if a recording or, whatever the recordings are called, a video file is on both sides."""
     train, test = list(train), list(test)
-    for what, name in (("recording", take), ("video", lambda s: s.video.partition("#t=")[0])):
+    for what, name in (("recording", recording_of), ("video", lambda s: s.video.partition("#t=")[0])):
         if both := sorted({name(s) for s in train} & {name(s) for s in test}):
             raise OverlapError(f"expected no {what} on both sides, found {len(both)}: {', '.join(both[:5])}")

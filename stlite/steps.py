@@ -83,7 +83,9 @@ def _edits(steps: Sequence[str], task: str, way: str, pool: Sequence[str], rng: 
     return edits
 
 
-def orbit(steps: Sequence[str], task: str, way: str, rng: random.Random, pool: Sequence[str] = ()) -> tuple[Steps, ...]:
+def alternatives(
+    steps: Sequence[str], task: str, way: str, rng: random.Random, pool: Sequence[str] = ()
+) -> tuple[Steps, ...]:
     """Make up to four lists {x, e1 x, e2 x, e1 e2 x} by two commuting reversible edits, the given list first.
 
     Any of the four could be the truth as well as any other, so the texts alone do not give the answer away.

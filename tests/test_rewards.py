@@ -148,7 +148,7 @@ def test_consistency_pays_no_path_that_leads_to_another_option():
     for s in CHOICES[::3]:
         opposite = {"forward": "reverse", "reverse": "forward"}[s.way]
         for text in set(s.options) - {s.gold}:
-            path = reverse_path(egost.cut(text, known), s.task, s.way)
+            path = reverse_path(egost.cut_steps(text, known), s.task, s.way)
             assert paid(consistency_reward, s, thought(f"Thinking {opposite}: {', '.join(path)}", s.answer)) == 0.0, (
                 s,
                 path,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stlite import egost, prompts, scoring
 from stlite.parse import parse
 from stlite.sample import LETTERS, Sample, SampleError
-from stlite.scoring import RIGHT, compare, letter, ngrams, reverse_consistency, score, tokens
+from stlite.scoring import RIGHT, compare, letter, meaning, ngrams, reverse_consistency, score
 
 HERE = Path(__file__).parent
 ROUTES = [json.loads(line) for line in (HERE / "data" / "routes.jsonl").read_text().splitlines()]
@@ -184,7 +184,7 @@ STEPS = [
 
 def test_an_option_is_its_steps_joined_by_spaces():
     for steps in itertools.product(STEPS, repeat=3):
-        assert tokens(" ".join(steps)) == sum(map(tokens, steps), ()), steps
+        assert meaning(" ".join(steps)) == sum(map(meaning, steps), ()), steps
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_an_option_is_its_steps_joined_by_spaces():
     ],
 )
 def test_synonyms_mean_the_same(a, b):
-    assert tokens(a) == tokens(b)
+    assert meaning(a) == meaning(b)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_synonyms_mean_the_same(a, b):
      ("the car park", "the park"), ("I left the shop", "turn left at the shop")],
 )  # fmt: skip
 def test_different_things_do_not(a, b):
-    assert tokens(a) != tokens(b)
+    assert meaning(a) != meaning(b)
 
 
 def test_a_route_walked_back_is_consistent_and_the_same_route_is_not():

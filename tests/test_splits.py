@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stlite import egost, splits
 from stlite.sample import Sample
-from stlite.splits import SIZES, OverlapError, by_recording, check_overlap, kfold, ladder, leave_part_out, take
+from stlite.splits import SIZES, OverlapError, by_recording, check_overlap, kfold, ladder, leave_part_out, recording_of
 
 DATA = Path(__file__).parents[1] / "sample_data"
 
@@ -37,7 +37,7 @@ def test_by_recording_is_a_partition_that_does_not_leak(counts, share, seed, gro
     train, test = by_recording(samples, share, seed)
     assert Counter(train + test) == Counter(samples) and train and test
     check_overlap(train, test)
-    assert len(test) >= share * len(samples) or len({take(s) for s in train}) == 1
+    assert len(test) >= share * len(samples) or len({recording_of(s) for s in train}) == 1
     assert len(test) < share * len(samples) + max(counts)
     random.Random(seed).shuffle(samples)
     again = by_recording(samples, share, seed)
@@ -80,7 +80,7 @@ def test_leave_part_out():
 def test_clips_of_one_take_are_one_recording():
     name = "AriaEverydayActivities_1.0.0_loc2_script3_seq4_rec{}_preview_rgb.mp4"
     a, b = (Sample(str(i), name.format(i), "route", "forward", "How?", "So.") for i in (1, 2))
-    assert take(a) == take(b)
+    assert recording_of(a) == recording_of(b)
     with pytest.raises(OverlapError, match=r"found 1: AriaEverydayActivities_1\.0\.0_loc2_script3_seq4"):
         check_overlap([a], [b])
 

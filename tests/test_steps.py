@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stlite.steps import orbit, reverse_path, reverse_step, wrong_way
+from stlite.steps import alternatives, reverse_path, reverse_step, wrong_way
 
 TURNS = ("turn left", "turn right", "go straight")
 ACTIONS = (
@@ -42,7 +42,7 @@ def test_a_step_is_undone(step, undone):
 @given(PATHS, st.sampled_from(("forward", "reverse")), st.integers())
 def test_options_are_different_and_begin_with_the_truth(path, way, seed):
     task, steps = path
-    four = orbit(steps, task, way, random.Random(seed), STEPS[task])
+    four = alternatives(steps, task, way, random.Random(seed), STEPS[task])
     assert four[0] == steps
     assert len(set(four)) == len(four) <= 4
 

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -23,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from stlite import plots, report, walks  # noqa: E402
 from stlite.evaluate import evaluate  # noqa: E402
+from stlite.parse import parse  # noqa: E402
 from stlite.sample import write_text  # noqa: E402
 from stlite.splits import check_overlap, leave_part_out  # noqa: E402
 
@@ -92,6 +94,9 @@ def training(rows: int, left_out: tuple[str, ...]) -> list:
 def keep(records: list[dict], path: Path) -> list[dict]:
     """Write records without the replies, gzipped and the same for the same run; return them."""
     kept = [{k: v for k, v in r.items() if k not in LEFT_OUT} for r in records]
+    for row, record in zip(kept, records):
+        if "reply" in record:
+            row["thought"] = parse(record["reply"]).way
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".part").write_bytes(gzip.compress("\n".join(map(json.dumps, kept)).encode(), mtime=0))
     path.with_suffix(".part").replace(path)
@@ -248,6 +253,10 @@ def tables(runs: dict, which: str) -> dict:
     unseen = {arm: parts(choices(runs[arm]), "part1", "part2") for arm in UNSEEN if arm in runs}
     if len(unseen) > 1:
         made["Trained without parts 1 and 2, asked about them"] = report.beside(unseen)
+    asked = {
+        arm: sum((kept(path) for path in sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz"))), []) for arm in runs
+    }
+    made["Thinking first"] = [{"recipe": arm} | row for arm, rows in asked.items() for row in report.thinking(rows)]
     made["Forward minus reverse"] = [{"recipe": arm} | row for arm, rows in runs.items() for row in report.gap(rows)]
     for order in ("blank", "shuffled"):
         found = {arm: rows for arm in runs if (rows := pooled(which, arm, order))}

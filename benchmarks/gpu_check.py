@@ -59,7 +59,7 @@ def line(preset: str, frames: int, group: int, tokens: int, card: float) -> dict
     """Measure one setting in its own process, unless the plan says that it does not fit."""
     row = {"preset": preset, "stage": "GRPO" if group else "SFT", "frames": frames, "G": group or ""}
     if preset in SHAPES:
-        row["plan GB"] = plan(preset, frames, generations=group, completion=tokens, batch=1)["total"]
+        row["plan GB"] = plan(preset, frames, generations=group, completion=tokens, batch=1, prompts=1)["total"]
         if row["plan GB"] + 1 > card:
             return row | {"note": "not tried: predicted not to fit"}
     command = [sys.executable, __file__, "--one", json.dumps([preset, frames, group, tokens])]

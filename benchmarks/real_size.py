@@ -79,7 +79,7 @@ def stage(name: str, folder: str) -> None:
         log = json.loads(Path(out, "log.json").read_text())
     peak = next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
     peak, most = (kilobytes * 1024 / 1e9 for kilobytes in (peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
-    planned = memory.plan(NAME, generations=2 * (name == "grpo"), completion=16, batch=1, bytes_=4, **{k: reading[k] for k in ("frames", "max_pixels")})  # fmt: skip
+    planned = memory.plan(NAME, generations=2 * (name == "grpo"), completion=16, batch=1, prompts=1, bytes_=4, **{k: reading[k] for k in ("frames", "max_pixels")})  # fmt: skip
     found = {
         "stage": name,
         "peak_gb": round(peak, 2),

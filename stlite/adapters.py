@@ -21,7 +21,8 @@ from stlite.sample import Sample
 def merge(preset: str, adapter: str | os.PathLike, out: str | os.PathLike) -> Path:
     """Merge an adapter into its model's unquantised weights, saved in bfloat16 with the processor; returns the folder.
 
-    `load` reads videos for the new folder as for `preset`. Raises ValueError for 4-bit weights and for a folder in use.
+    `load` reads videos for the new folder as for `preset`. On CUDA the whole model must fit the card in 16 bits; with
+    CUDA_VISIBLE_DEVICES empty it is merged in memory, at 4 bytes a weight. Raises ValueError for 4-bit weights and for a folder in use.
     """
     out = Path(out)
     if out.exists():

@@ -169,6 +169,11 @@ def digest(data: object) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def fingerprint(adapter: str | os.PathLike) -> str:
+    """Name the weights of an adapter folder by their content, for `settings`: records of other weights are not gone on with."""
+    return hashlib.sha256(Path(adapter, "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
+
+
 def versions() -> dict[str, str]:
     """Look up the versions of Python and of the installed packages that decide a result, importing none."""
     from importlib.metadata import PackageNotFoundError, version
@@ -255,8 +260,7 @@ def main(argv: list[str] | None = None) -> None:
 
     settings = {k: v for k, v in models.settings(args.model).items() if k != "source"}
     settings |= {"model": args.model, "four_bit": args.four_bit, "direct": args.direct, "max_new_tokens": args.tokens}
-    weights = args.adapter and Path(args.adapter, "adapter_model.safetensors").read_bytes()
-    settings["adapter"] = hashlib.sha256(weights).hexdigest()[:16] if weights else None
+    settings["adapter"] = args.adapter and fingerprint(args.adapter)
     model, processor = models.load(args.model, four_bit=args.four_bit, adapter=args.adapter)
     how = {"videos": args.videos, "max_new_tokens": args.tokens, "direct": args.direct}
     samples, rank, count = samples[: args.limit], int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

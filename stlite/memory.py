@@ -65,13 +65,13 @@ def weights(size: dict) -> tuple[int, int]:
 
 def plan(
     preset: str, frames: int = 8, max_pixels: int = 360 * 420, generations: int = 8, completion: int = 256,
-    batch: int = 8, rank: int = 16, bytes_: int = 2, four_bit: bool = True, checkpointing: bool = True,
+    batch: int = 8, prompts: int = 4, rank: int = 16, bytes_: int = 2, four_bit: bool = True, checkpointing: bool = True,
     text: int = TEXT,
 ) -> dict:  # fmt: skip
     """Predict the memory of a LoRA training step, in GB by part, and its peak as "total".
 
-    `batch` rows go through one backward; `generations` 0 is SFT, else every group generates at once. `bytes_` is the
-    size of a computed number: 2 on a card, 4 on a CPU. The peak holds weights, adapter, and the most of the phases:
+    `batch` rows go through one backward; `generations` 0 is SFT, else the groups of a step's `prompts` generate at once.
+    `bytes_` is the size of a computed number: 2 on a card, 4 on a CPU. The peak holds weights, adapter, and the most of the phases:
     seeing, generating, and the backward.
     """
     size = shape(preset)
@@ -94,7 +94,7 @@ def plan(
         "vision": batch * patches * bytes_ * (5 * tower["width"] + tower["mlp"]),  # frozen: one block alive at a time
         "activations": batch * length * layers_kept * bytes_ + matrix * bytes_,
         "logits": batch * asked * size["vocab"] * (bytes_ + 8),  # the logits, their log-softmax and its gradient
-        "cache": max(batch, generations) * length * layers * 2 * kv * bytes_ if generations else 0,
+        "cache": max(batch, prompts * generations) * length * layers * 2 * kv * bytes_ if generations else 0,
     }
     phases = (parts["vision"], parts["activations"] + parts["logits"], parts["cache"])
     parts["total"] = parts["weights"] + parts["adapter"] + max(phases)
@@ -104,11 +104,11 @@ def plan(
 def fits(card: float) -> list[dict]:
     """List, for each preset, the largest GRPO group and the most frames that fit a card (GB), one row a backward.
 
-    A group is worth more than frames; a group of 0 is SFT alone. 1 GB is left to CUDA and fragmentation.
+    One prompt a step; a group is worth more than frames; a group of 0 is SFT alone. 1 GB is left to CUDA and fragmentation.
     """
     found, settings = [], [{"generations": g, "frames": f} for g in (8, 4, 2, 0) for f in (32, 16, 8)]
     for preset in SHAPES:
-        tried = (plan(preset, batch=1, **some) | {"preset": preset} | some for some in settings)
+        tried = (plan(preset, batch=1, prompts=1, **some) | {"preset": preset} | some for some in settings)
         found += [t for t in tried if t["total"] + 1 <= card][:1]
     return found
 

@@ -29,6 +29,7 @@ from stlite.sample import Sample, SampleError
 from stlite.tower import remember
 from stlite.video import Clip, ClipError, read_clip
 
+UNSLOTH = torch.cuda.is_available() and util.find_spec("unsloth") is not None
 TINY = Path(__file__).resolve().parent.parent / "sample_data" / "tiny"
 QWEN2 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 28}  # the paper's GRPO setting (section 4)
 QWEN3 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 32}
@@ -74,7 +75,7 @@ def settings(preset: str) -> dict:
 def load(preset: str, four_bit: bool = True, backend: str = "auto", adapter: str | os.PathLike | None = None):
     """Load a model and its processor, the processor reading videos through `read_clip`.
 
-    `backend` is "unsloth", "transformers", or "auto": Unsloth on CUDA. `adapter` is a folder that training saved; it
+    `backend` is "unsloth", "transformers", or "auto": Unsloth on CUDA, where it is installed. `adapter` is a folder that training saved; it
     stays trainable. Returns (model, processor). Raises ValueError for an unknown preset, RuntimeError where 4-bit
     weights are not supported.
     """
@@ -82,7 +83,7 @@ def load(preset: str, four_bit: bool = True, backend: str = "auto", adapter: str
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:  # one of several processes, each with its card
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if backend == "auto":
-        backend = "unsloth" if torch.cuda.is_available() else "transformers"
+        backend = "unsloth" if UNSLOTH else "transformers"
     model, processor = (_load_unsloth if backend == "unsloth" else _load_transformers)(chosen["source"], four_bit)
     processor.tokenizer.padding_side = "left"
     remember(model)
@@ -281,7 +282,7 @@ def versions() -> str:
     found, cuda = {name: _version(name) for name in names}, torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else f"CPU ({torch.get_num_threads()} threads)"
     line = f"{device} | python {platform.python_version()} | " + " ".join(f"{k} {v}" for k, v in found.items())
-    line += f" | {'Unsloth 4-bit' if cuda else 'transformers + bitsandbytes nf4'}"
+    line += f" | {'Unsloth 4-bit' if UNSLOTH else 'transformers + bitsandbytes nf4'}"
     return line + "".join(f" | WARNING {bad}" for bad in known_bad(found, cuda))
 
 

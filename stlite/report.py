@@ -15,13 +15,14 @@ import os
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
 from stlite import doctor
 from stlite.evaluate import read_records
 from stlite.intervals import MEAN, Records, by_cell, cells_and_mean, cluster_sums, intervals
+from stlite.parse import parse
 from stlite.sample import TASKS, WAYS, Sample, write_text
 
 LARGE = 4000  # questions; shortcuts are tried on no more: their classifier takes a second for so many
@@ -90,6 +91,17 @@ def routes(records: Records) -> list[dict]:
     return rows
 
 
+def thinking(records: Iterable[dict]) -> list[dict]:
+    """Say, by the way that choices ask for, how many replies think the other way first (paper section 3), or the same."""
+    rows, ways = [], defaultdict(list)
+    for r in choices_of(records):
+        ways[r["way"]].append(r["thought"] if "thought" in r else parse(r["reply"]).way)
+    for way, thought in ways.items():
+        same, none = (thought.count(found) / len(thought) for found in (way, ""))
+        rows.append({"way": way, "n": len(thought), "other way": 1 - same - none, "same way": same})
+    return rows
+
+
 def shortcuts(records: Records) -> list[dict]:
     """Score answers that need no video on the questions of a run, or on whole recordings of a large one."""
     groups, chosen = defaultdict(list), []
@@ -102,7 +114,7 @@ def shortcuts(records: Records) -> list[dict]:
     )
 
 
-def choices_of(records: Records) -> list[dict]:
+def choices_of(records: Iterable[dict]) -> list[dict]:
     """Keep the records of choice questions."""
     return [r for r in records if r["kind"] == "choice"]
 
@@ -110,6 +122,7 @@ def choices_of(records: Records) -> list[dict]:
 def summary(records: Records, title: str = "run", others: Mapping[str, Records] | None = None) -> dict:
     """Gather what a run shows as data, {"title", "notes": [text], "tables": {name: rows}}, `others` beside it."""
     tables = {"Accuracy": table(records), "Forward minus reverse": gap(records), "Routes": routes(records)}
+    tables["Thinking first"] = thinking(records)
     tables["Without looking"] = shortcuts(records)
     tables["Beside it"] = beside({title: records, **others}) if others else []
     shown = {name: _cell(name, value) for name, value in tables["Accuracy"][-1].items()}

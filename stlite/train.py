@@ -41,6 +41,7 @@ SFT = {
     "max_grad_norm": 0.3,
 }
 GRPO = {
+    "num_train_epochs": 1,  # as the paper
     "num_generations": 8,  # as the paper
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 4,  # four prompts a step

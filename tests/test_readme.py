@@ -1,9 +1,14 @@
 """What the README shows is there: its tree, its links, its make targets, its code."""
 
+import base64
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
+
+from stlite import train
+from stlite.memory import batches, plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,3 +45,65 @@ def test_the_example_in_five_lines_runs(monkeypatch, capsys):
     code = re.findall(r"## In five lines\n\n```python\n(.*?)```", README, re.S)[0]
     exec(code, {})
     assert "<answer>" in capsys.readouterr().out
+
+
+def test_the_demo_table_is_what_notebook_06_shows():
+    book = nbformat.read(ROOT / "notebooks" / "06_evaluate.ipynb", 4)
+    printed = "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", ()))
+    table = re.findall(r"```\n(run .*?)```", README, re.S)[0]
+    assert len(table.splitlines()) == 4
+    assert all(line.split() in [x.split() for x in printed.splitlines()] for line in table.splitlines())
+
+
+def test_the_memory_table_is_what_the_plan_predicts():
+    shown = re.findall(r"^\| (qwen\S+) \| (.+) \|$", README, re.M)
+    for (name, cells), row in zip(shown, batches((8, 4, 2, 1)), strict=True):
+        least, *largest = cells.split(" | ")
+        assert [name, *largest] == [str(value or "–") for value in row.values()]
+        assert least == f"{plan(name, batch=1)['total']:.1f}"
+
+
+def test_every_symptom_is_one_the_code_can_show():
+    code = "".join(path.read_text() for path in (ROOT / "stlite").glob("*.py"))
+    quoted = re.findall(r"^\| `([^`…]+?)(?: …[^`]*)?`", README.split("## When something is wrong")[1], re.M)
+    assert len(quoted) == 7
+    for words in quoted:
+        assert words.replace("memory:", "") in code or words in code or words == "reward_std", words
+
+
+def test_the_command_for_several_gpus_is_one_that_training_reads(monkeypatch):
+    (command,) = re.findall(r"^accelerate launch .*", README, re.M)
+    words = command.split()
+    assert (ROOT / words[words.index("--config_file") + 1]).exists()
+    asked = {}
+    monkeypatch.setattr(train, "load", lambda model, **how: (asked.update(model=model), None))
+    monkeypatch.setattr(train, "read_rows", lambda data, videos: [])
+    monkeypatch.setattr(train, "sft", lambda model, processor, samples, out, **how: asked.update(out=out))
+    train.main(words[words.index("stlite.train") + 1 :])
+    assert asked == {"model": "qwen2-vl-7b", "out": "runs/st-cot"}
+
+
+def test_the_road_from_your_own_videos_to_a_merged_model_is_one(tmp_path, monkeypatch, capsys):
+    """The README's code as it stands, with the tiny model, two steps and shorter replies."""
+    road, merging = re.findall(r"```python\n(.*?)```", README.split("## Your own videos")[1], re.S)
+    (tmp_path / "my_videos").symlink_to(ROOT / "sample_data" / "videos")
+    rows = [f"part1/w000000{i}.mp4,turn left; go straight; turn {way},gate; bridge; car park" for i, way in enumerate(("left", "right") * 3)]  # fmt: skip
+    (tmp_path / "walks.csv").write_text("\n".join(["video,direction,landmark", *rows]))
+    monkeypatch.chdir(tmp_path)
+    for written, tried in (("qwen3-vl-4b", "tiny"), ("max_steps=100", "max_steps=1"), ("max_new_tokens=512", "max_new_tokens=16"),
+                           ("videos=VIDEOS)\nchoices", "videos=VIDEOS, max_steps=1)\nchoices"),
+                           ("max_steps=1)\ntrained", "max_steps=1, max_completion_length=8)\ntrained")):  # fmt: skip
+        assert written in road
+        road = road.replace(written, tried)
+    exec(road, {})
+    exec(merging.replace("qwen3-vl-4b", "tiny"), {})
+    assert "st-r1 minus base" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "mine" / "merged" / "stlite.json").exists()
+
+
+def test_the_picture_is_the_one_that_notebook_00_draws():
+    book = nbformat.read(ROOT / "notebooks" / "00_quickstart.ipynb", 4)
+    drawn = [
+        o.data["image/png"] for cell in book.cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})
+    ]
+    assert base64.b64decode(drawn[-1]) == (ROOT / "notebooks" / "pictures" / "chain.png").read_bytes()

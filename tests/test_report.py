@@ -302,3 +302,17 @@ def test_the_command_reports_on_two_runs(tmp_path, capsys):
         assert title in said and title in page.read_text()
     report.main([str(base / "records.jsonl"), str(trained / "records.jsonl")])  # two files of one name
     assert f"{base}/records.jsonl and {trained}/records.jsonl: Flips" in capsys.readouterr().out
+
+
+def test_thinking_the_other_way_is_counted_by_the_way_that_was_asked():
+    said = {
+        "forward": "Let's start by thinking reverse a, b",
+        "reverse": "Let's start by thinking reverse a, b",
+        "": "I look.",
+    }
+    rows = [r | {"reply": f"<think>{said[r['way']]}</think> <answer>A</answer>"} for r in drawn(3)]
+    assert [(row["way"], row["other way"], row["same way"]) for row in report.thinking(rows)] == [
+        ("forward", 1.0, 0.0), ("reverse", 0.0, 1.0)
+    ]  # fmt: skip
+    silent = [r | {"reply": f"<think>{said['']}</think> <answer>A</answer>"} for r in drawn(3)]
+    assert {(row["other way"], row["same way"]) for row in report.thinking(silent)} == {(0.0, 0.0)}

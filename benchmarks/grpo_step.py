@@ -195,7 +195,7 @@ def one(way: str, name: str, out: str) -> dict:
     row = {k: round(statistics.median(s.get(k, 0) for s in steps[1:]), 3) for k in names}
     first = trainer.state.log_history[0]
     replies = Dataset.from_parquet(f"{out}/completions/completions_00001.parquet")["completion"]
-    row |= {"replies": xxh3_64_hexdigest(json.dumps(list(replies))), "grad_norm": first["grad_norm"], "entropy": first["entropy"]}  # fmt: skip
+    row |= {"replies": xxh3_64_hexdigest(json.dumps(list(replies)).encode()), "grad_norm": first["grad_norm"], "entropy": first["entropy"]}  # fmt: skip
     return {"model": name, "way": way, **row, "spread": [round(s["step"], 2) for s in steps[1:]], "first": round(steps[0]["step"], 2),
             "first_tower_rows": steps[0]["tower_rows"], "peak_gb": round(peak, 2), "after_loading_gb": round(peak - loaded, 2)}  # fmt: skip
 

@@ -10,6 +10,7 @@ Unsloth is imported on CUDA only, and before trl; everywhere else transformers a
 import json
 import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,8 @@ if torch.cuda.is_available() and util.find_spec("unsloth"):
     import unsloth  # noqa: F401  before transformers and trl, of which it replaces parts
 
 # isort: split
+
+from transformers.cache_utils import Cache, DynamicLayer
 
 from stlite import prompts
 from stlite.sample import Sample, SampleError
@@ -214,6 +217,35 @@ def encode(processor, chats: list[list[dict]], generation: bool = True) -> dict:
     return processor(text=texts, videos=videos or None, padding=True, padding_side="left", return_tensors="pt")
 
 
+class RoomyLayer(DynamicLayer):
+    """A layer of the key-value cache with room ahead: a token is written without copying all that was before it."""
+
+    ROOM = 64  # tokens
+
+    def __init__(self, layer: DynamicLayer | None = None):
+        super().__init__()
+        self.rooms = {}
+        if layer is not None:
+            self.lazy_initialization(layer.keys, layer.values)
+            self.keys, self.values = layer.keys, layer.values
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """Add keys and values (B,heads,new,d); return all of them."""
+        if not self.get_seq_length():
+            return super().update(key_states, value_states)
+        self.keys, self.values = self._added("keys", key_states), self._added("values", value_states)
+        return self.keys, self.values
+
+    def _added(self, name: str, new):
+        old, room = getattr(self, name), self.rooms.get(name)
+        start, end = old.shape[-2], old.shape[-2] + new.shape[-2]
+        if room is None or end > room.shape[-2] or old.data_ptr() != room.data_ptr():
+            ahead = old.new_empty(*old.shape[:-2], new.shape[-2] + self.ROOM, old.shape[-1])
+            room = self.rooms[name] = torch.cat([old, ahead], -2)
+        room[..., start:end, :] = new
+        return room[..., :end, :]
+
+
 def suppressed(processor) -> list[int]:
     """Return the ids of the vision tokens, which a policy must never write."""
     tokens = [processor.tokenizer.convert_tokens_to_ids(t) for t in VISION_TOKENS]
@@ -238,9 +270,9 @@ def generate(
         inputs = encode(processor, [prompts.messages(samples[i], direct=direct) for i in good]).to(model.device)
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-    written = model.generate(
-        **inputs, max_new_tokens=max_new_tokens, suppress_tokens=suppressed(processor), use_cache=True, **sampling
-    )[:, inputs["input_ids"].shape[1] :]
+    cache = {} if "unsloth" in sys.modules else {"past_key_values": Cache(layer_class_to_replicate=RoomyLayer)}
+    how = {"max_new_tokens": max_new_tokens, "suppress_tokens": suppressed(processor), "use_cache": True}
+    written = model.generate(**inputs, **cache, **how, **sampling)[:, inputs["input_ids"].shape[1] :]
     counts = (written != processor.tokenizer.pad_token_id).sum(1).tolist()
     for i, text, count in zip(good, processor.batch_decode(written, skip_special_tokens=True), counts):
         results[i] = {"reply": text, "tokens": count}

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import torch
 
-import stlite.model  # noqa: F401  before trl: on CUDA it imports Unsloth
 from stlite import prompts
+from stlite.model import RoomyLayer  # before trl: on CUDA it imports Unsloth
 
 # isort: split
 import trl
 from datasets import Dataset
 from transformers import TrainerCallback
+from transformers.cache_utils import DynamicLayer
 
 from stlite.sample import Sample
 
@@ -140,7 +141,9 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
         alone = {k: kwargs[k][first] for k in ("input_ids", "attention_mask", "mm_token_type_ids") if k in kwargs}
         alone |= self._video(first) | {"position_ids": kwargs["position_ids"][:, first]}
         out = plain(**{**kwargs, **alone})
-        kwargs["past_key_values"].batch_select_indices(copies.to(out.logits.device))
+        cache = kwargs["past_key_values"]
+        cache.batch_select_indices(copies.to(out.logits.device))
+        cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
         out.logits = out.logits[copies]
         return out
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor
+from transformers.cache_utils import Cache, DynamicLayer
 
 from stlite import model as models
 from stlite import prompts
-from stlite.model import add_lora, attach, check_time, encode, generate, load, looking, suppressed
+from stlite.model import RoomyLayer, add_lora, attach, check_time, encode, generate, load, looking, suppressed
 from stlite.sample import SampleError
 from stlite.video import ClipError, read_clip
 
@@ -98,6 +99,30 @@ def test_batches_answer_as_one_by_one(tiny, training, videos):
     together = generate(*tiny, training[:6], videos=videos, max_new_tokens=40)
     alone = [generate(*tiny, [s], videos=videos, max_new_tokens=40)[0] for s in training[:6]]
     assert together == alone
+
+
+def test_a_cache_with_room_gives_the_logits_of_the_plain_one(tiny, training, videos):
+    """Across the end of its room, after rows were chosen anew, and from a plain layer on."""
+    model, processor = tiny
+    with looking(processor, videos):
+        inputs = encode(processor, [prompts.messages(s) for s in training[:2]])
+    found = []
+    for kind in (DynamicLayer, RoomyLayer):
+        cache, logits = Cache(layer_class_to_replicate=kind), []
+        with torch.no_grad():
+            model(**inputs, past_key_values=cache, use_cache=True)
+            cache.batch_select_indices(torch.tensor([1, 0]))
+            if kind is RoomyLayer:
+                cache.layers = [RoomyLayer(layer) for layer in cache.layers]
+            for token in range(RoomyLayer.ROOM + 10):
+                if token == 5:
+                    cache.batch_select_indices(torch.tensor([1, 1]))
+                logits.append(
+                    model(input_ids=torch.full((2, 1), 70 + token), past_key_values=cache, use_cache=True).logits
+                )
+        found.append(logits)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found, strict=True))
+    assert found[0][6].std() > 0.1
 
 
 def test_vision_tokens_are_never_written(tiny):

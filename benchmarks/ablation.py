@@ -3,7 +3,8 @@
     python benchmarks/ablation.py dev                       # tuning: one seed, dev walks
     python benchmarks/ablation.py final                     # the experiment; resumes; `make ablation`
     python benchmarks/ablation.py final --arms st-r1 sft-grpo --seeds 0 1
-    python benchmarks/ablation.py report                    # tables from the records that are there
+    python benchmarks/ablation.py follow                    # SFT until chains follow their recipe; walks of its own
+    python benchmarks/ablation.py report                    # tables and pictures from the records that are there
 
 Every run is a folder work/ablation/<walks>/<arm>-<seed>/ with adapters, logs and records; benchmarks/ablation/ keeps its
 records without the replies, and what stands there is not run again.
@@ -44,6 +45,13 @@ ARMS = {  # recipe of SFT or none, rewards of GRPO or none, rows, parts left out
     "sft-grpo-unseen": ("label", "st-r1", 252, ("part1", "part2")),
     "st-r1-unseen": ("st-cot", "st-r1", 252, ("part1", "part2")),
 }
+LONGER = {  # the follow-up: SFT goes on until chains think the way they were taught
+    "st-cot-long": ("st-cot", None, 630, ()),
+    "st-r1-long": ("st-cot", "st-r1", 630, ()),
+    "forward-sft-long": ("forward-cot", None, 630, ()),
+    "forward-cot-long": ("forward-cot", "st-r1", 630, ()),
+}
+LONG = {"num_train_epochs": 6, "learning_rate": 1e-3}
 SEEDS = {"sft-grpo": range(5), "st-r1": range(5), "base": range(1)}  # three for the rest
 SFT = {
     "num_train_epochs": 2,
@@ -55,10 +63,12 @@ GRPO = {
     "max_steps": 80, "learning_rate": 1e-4, "num_generations": 8, "per_device_train_batch_size": 32,
     "gradient_accumulation_steps": 1, "max_completion_length": 64,
 }  # fmt: skip
-COUNT = {"dev": 32, "final": 272}  # walks, the parts in turn
+FIRST = {**walks.SEEDS, "follow": 400_000}
+COUNT = {"dev": 32, "final": 272, "follow": 272}  # walks, the parts in turn
 TOKENS = 96
 COMPARED = (("sft-grpo", "st-r1"), ("forward-cot", "st-r1"), ("st-cot", "st-r1"), ("base", "st-r1"), ("grpo", "st-r1"),
-            ("st-r1", "st-r1-reverse"), ("sft-grpo-unseen", "st-r1-unseen"))  # fmt: skip
+            ("st-r1", "st-r1-reverse"), ("sft-grpo-unseen", "st-r1-unseen"), ("forward-cot-long", "st-r1-long"),
+            ("st-cot-long", "st-r1-long"), ("forward-sft-long", "st-cot-long"))  # fmt: skip
 UNSEEN = ("base", "sft-grpo-unseen", "st-r1-unseen", "st-r1")
 LADDER = {"st-r1-63": 63, "st-r1": 252, "st-r1-630": 630}
 PAPER = {  # accuracies (%) read off Figure 1: direction, landmark, action, each forward and reverse; their mean
@@ -71,11 +81,11 @@ PAPER = {  # accuracies (%) read off Figure 1: direction, landmark, action, each
 PAPER_NAMES = {"base": "base", "sft": "label SFT", "st-cot": "ST-CoT", "sft-grpo": "label SFT + GRPO", "st-r1": "ST-R1"}
 
 
-def questions(which: str) -> list:
-    """Draw and render the walks of a seed range that no training and no shipped file uses; return their samples."""
+def draw(first: int, count: int) -> list:
+    """Draw and render walks of a seed range that no training and no shipped file uses; return their samples."""
     made = []
-    for i in range(COUNT[which]):
-        walk = walks.draw(walks.SEEDS[which] + i, 1 + i % 4, "test")
+    for i in range(count):
+        walk = walks.draw(first + i, 1 + i % 4, "test")
         path = WORK / "videos" / f"{walk['id']}.mp4"
         if not path.exists():
             walks.write_video(walk, path)
@@ -116,11 +126,13 @@ def run(arm: str, seed: int, which: str, samples: list) -> list[dict]:
     from stlite.model import generate, load
     from stlite.train import grpo, sft
 
-    recipe, rewards, rows, left_out = ARMS[arm]
+    recipe, rewards, rows, left_out = {**ARMS, **LONGER}[arm]
+    teaching = SFT | (LONG if arm in LONGER else {})
+    long = "-long" if arm in LONGER else ""
     out, chosen = WORK / which / f"{arm}-{seed}", training(rows, left_out) if rows else []
     check_overlap(chosen, samples)
     stage = {
-        "sft": WORK / "sft" / f"{recipe}-{rows}-{'without-' if left_out else ''}{'-'.join(left_out)}-{seed}",
+        "sft": WORK / "sft" / f"{recipe}-{rows}-{'without-' if left_out else ''}{'-'.join(left_out)}-{seed}{long}",
         "grpo": out,
     }
     adapter = None
@@ -134,7 +146,7 @@ def run(arm: str, seed: int, which: str, samples: list) -> list[dict]:
                 recipe=recipe,
                 seed=seed,
                 disable_tqdm=True,
-                **SFT,
+                **teaching,
             )
         adapter = stage["sft"] / "adapter"
     if rewards:
@@ -144,14 +156,14 @@ def run(arm: str, seed: int, which: str, samples: list) -> list[dict]:
         adapter = out / "adapter"
     model, processor = load("tiny", adapter=adapter)
     ask = partial(generate, model, processor, videos=WORK / "videos", max_new_tokens=TOKENS)
-    settings = {"arm": arm, "training_seed": seed, "sft": SFT, "grpo": GRPO, "tokens": TOKENS}
+    settings = {"arm": arm, "training_seed": seed, "sft": teaching, "grpo": GRPO, "tokens": TOKENS}
     records = evaluate(samples, ask, out, settings=settings, batch=48, progress=False)
     if rewards:
         steps = [r for r in json.loads((out / "log.json").read_text()) if "reward" in r]
         shown = ("step", "reward", "reward_std", "completions/mean_length")
         curve = [{k: v for k, v in r.items() if k in shown or k.endswith("_reward/mean")} for r in steps]
         keep(curve, KEPT / which / "curves" / done.name)
-    if seed == 0:
+    if seed == 0 and arm in ARMS:
         choices = [s for s in samples if s.kind == "choice"]
         for order in ("blank", "shuffled") if arm in ("base", "st-r1", "sft-grpo") else ("blank",):
             how = {"settings": settings, "batch": 48, "order": order, "progress": False}
@@ -170,34 +182,37 @@ def pooled(which: str, arm: str, folder: str = "") -> list[dict]:
 def main() -> None:
     """Run the arms asked for, then write what the records say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", choices=("dev", "final", "report"))
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("which", choices=("dev", "final", "follow", "report"))
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, *LONGER])
     parser.add_argument("--seeds", nargs="+", type=int)
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     if args.which != "report":
-        samples = questions(args.which)
+        samples = draw(FIRST[args.which], COUNT[args.which])
+        samples = [s for s in samples if s.kind == "choice"] if args.which == "follow" else samples
         for seed in range(5):
-            for arm in args.arms:
+            for arm in args.arms or (LONGER if args.which == "follow" else ARMS):
                 if seed in (args.seeds or ([0] if args.which == "dev" else SEEDS.get(arm, range(3)))):
                     records = [r for r in run(arm, seed, args.which, samples) if r["kind"] == "choice"]
                     print(arm, seed, f"{sum(r['value'] for r in records) / len(records):.3f}", flush=True)
     which = "final" if args.which == "report" else args.which
-    runs = {arm: rows for arm in ARMS if (rows := pooled(which, arm))}
+    runs = {arm: rows for arm in (*ARMS, *LONGER) if (rows := pooled(which, arm))}
     made = {"title": f"Recipes on {which} walks", "notes": notes(runs), "tables": tables(runs, which)}
-    print(report.text(made))
-    if which == "final":
+    if args.which == "report":
+        longer = {arm: rows for arm in LONGER if (rows := pooled("follow", arm))}
+        made["tables"] |= {f"Follow-up: {name}": rows for name, rows in tables(longer, "follow").items()}
         report.save(made, ROOT / "benchmarks" / "ablation.md")
         write_text(ROOT / "benchmarks" / "ablation.json", report.data(made))
         for name, figure in pictures(runs, which).items():
             plots.save(figure, KEPT / f"{name}.png")
+    print(report.text(made))
 
 
 def notes(runs: dict) -> list[str]:
     """Say how the records came about."""
     first = choices(next(iter(runs.values())))
     return [
-        "Command: python benchmarks/ablation.py final, then report",
+        "Commands: python benchmarks/ablation.py final, follow, report",
         f"{len(first)} choice questions of {len({r['group'] for r in first})} walks; values are means over the seeds of "
         "a recipe, question by question, and intervals go by walk: they hold for other walks, the seeds being these; how "
         "far seeds differ stands in the table of seeds.",
@@ -246,6 +261,8 @@ def parts(records: list[dict], *names: str) -> list[dict]:
 
 def tables(runs: dict, which: str) -> dict:
     """Gather the tables: recipes beside one another and the paper, differences, gap, unseen parts, blind, routes."""
+    if not runs:
+        return {}
     made = {"Recipes": report.beside(runs), "Seeds": seeds(runs, which), "Beside the paper": beside_paper(runs)}
     for a, b in COMPARED:
         if a in runs and b in runs:
@@ -253,10 +270,8 @@ def tables(runs: dict, which: str) -> dict:
     unseen = {arm: parts(choices(runs[arm]), "part1", "part2") for arm in UNSEEN if arm in runs}
     if len(unseen) > 1:
         made["Trained without parts 1 and 2, asked about them"] = report.beside(unseen)
-    asked = {
-        arm: sum((kept(path) for path in sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz"))), []) for arm in runs
-    }
-    made["Thinking first"] = [{"recipe": arm} | row for arm, rows in asked.items() for row in report.thinking(rows)]
+    every = {arm: chain(*map(kept, sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz")))) for arm in runs}
+    made["Thinking first"] = [{"recipe": arm} | row for arm, rows in every.items() for row in report.thinking(rows)]
     made["Forward minus reverse"] = [{"recipe": arm} | row for arm, rows in runs.items() for row in report.gap(rows)]
     for order in ("blank", "shuffled"):
         found = {arm: rows for arm in runs if (rows := pooled(which, arm, order))}

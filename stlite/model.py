@@ -210,9 +210,10 @@ def looking(processor, videos: str | os.PathLike | None = None, order: str = "fo
         attach(processor, before)
 
 
-def encode(processor, chats: list[list[dict]], generation: bool = True) -> dict:
-    """Turn chats into model inputs, left-padded, with the pixels of their videos."""
+def encode(processor, chats: list[list[dict]], generation: bool = True, starts: Sequence[str] = ()) -> dict:
+    """Turn chats into model inputs, left-padded, with the pixels of their videos; `starts` are begun replies."""
     texts = processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=generation)
+    texts = [text + start for text, start in zip(texts, starts)] if starts else texts
     videos = [part["video"] for chat in chats for m in chat for part in m["content"] if part["type"] == "video"]
     return processor(text=texts, videos=videos or None, padding=True, padding_side="left", return_tensors="pt")
 
@@ -256,10 +257,11 @@ def suppressed(processor) -> list[int]:
 def generate(
     model, processor, samples: Sequence[Sample], order: str = "forward", videos: str | os.PathLike | None = None,
     max_new_tokens: int = 256, temperature: float = 0.0, direct: bool = False, seed: int = 0,
+    start: Callable[[Sample], str] = lambda sample: "",
 ) -> list[dict]:  # fmt: skip
     """Reply to a batch of samples: one {"reply", "tokens"} each, or {"error"} where the video cannot be read.
 
-    `temperature` 0 is greedy; `direct` asks for the answer without thinking.
+    `temperature` 0 is greedy; `direct` asks for the answer without thinking; `start` begins each reply.
     """
     model.eval()
     with looking(processor, videos, order):
@@ -267,15 +269,17 @@ def generate(
         good = [i for i, result in enumerate(results) if not result]
         if not good:
             return results
-        inputs = encode(processor, [prompts.messages(samples[i], direct=direct) for i in good]).to(model.device)
+        chats, starts = [prompts.messages(samples[i], direct=direct) for i in good], [start(samples[i]) for i in good]
+        inputs = encode(processor, chats, starts=starts).to(model.device)
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     cache = {} if "unsloth" in sys.modules else {"past_key_values": Cache(layer_class_to_replicate=RoomyLayer)}
     how = {"max_new_tokens": max_new_tokens, "suppress_tokens": suppressed(processor), "use_cache": True}
     written = model.generate(**inputs, **cache, **how, **sampling)[:, inputs["input_ids"].shape[1] :]
     counts = (written != processor.tokenizer.pad_token_id).sum(1).tolist()
-    for i, text, count in zip(good, processor.batch_decode(written, skip_special_tokens=True), counts):
-        results[i] = {"reply": text, "tokens": count}
+    texts = processor.batch_decode(written, skip_special_tokens=True)
+    for i, begun, text, count in zip(good, starts, texts, counts):
+        results[i] = {"reply": begun + text, "tokens": count}
     return results
 
 

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from stlite import model as models
 from stlite import prompts
 from stlite.model import RoomyLayer, add_lora, attach, check_time, encode, generate, load, looking, suppressed
+from stlite.parse import parse
 from stlite.sample import SampleError
 from stlite.video import ClipError, read_clip
 
@@ -123,6 +124,16 @@ def test_a_cache_with_room_gives_the_logits_of_the_plain_one(tiny, training, vid
         found.append(logits)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found, strict=True))
     assert found[0][6].std() > 0.1
+
+
+def test_a_reply_goes_on_from_the_start_it_is_given(tiny, training, videos):
+    model, processor = tiny
+    plain = [r["reply"] for r in generate(model, processor, training[:2], videos=videos)]
+    cut = {s.id: text[: text.index("thinking") + 8] for s, text in zip(training, plain)}
+    again = generate(model, processor, training[:2], videos=videos, start=lambda s: cut[s.id])
+    assert [r["reply"] for r in again] == plain
+    turned = generate(model, processor, training[:2], videos=videos, start=lambda s: f"{cut[s.id]} forward")
+    assert {parse(r["reply"]).way for r in turned} == {"forward"}
 
 
 def test_vision_tokens_are_never_written(tiny):

@@ -70,6 +70,7 @@ COMPARED = (("sft-grpo", "st-r1"), ("forward-cot", "st-r1"), ("st-cot", "st-r1")
             ("st-r1", "st-r1-reverse"), ("sft-grpo-unseen", "st-r1-unseen"), ("forward-cot-long", "st-r1-long"),
             ("st-cot-long", "st-r1-long"), ("forward-sft-long", "st-cot-long"))  # fmt: skip
 UNSEEN = ("base", "sft-grpo-unseen", "st-r1-unseen", "st-r1")
+REWARDED = ("sft-grpo", "st-r1", "st-r1-reverse", "grpo", "forward-cot")
 LADDER = {"st-r1-63": 63, "st-r1": 252, "st-r1-630": 630}
 PAPER = {  # accuracies (%) read off Figure 1: direction, landmark, action, each forward and reverse; their mean
     "base": (51.9, 61.7, 69.3, 67.3, 75.8, 77.0, 67.2),
@@ -300,7 +301,7 @@ def pictures(runs: dict, which: str) -> dict:
     cells = {arm: report.cells(choices(rows)) for arm, rows in runs.items()}
     main = [arm for arm in PAPER_NAMES if arm in runs]
     made = {"radar": plots.radar({arm: cells[arm] for arm in main})}
-    made["recipes"] = plots.bars({arm: {"mean of choices": mean(rows)} for arm, rows in runs.items()}, chance=0.25)
+    made["recipes"] = plots.bars({"mean of choices": {arm: mean(rows) for arm, rows in runs.items()}}, chance=0.25)
     made["gap"] = plots.gap(
         {a: {r["task"]: (r["gap"], r["low"], r["high"]) for r in report.gap(runs[a])} for a in main}
     )
@@ -314,9 +315,12 @@ def pictures(runs: dict, which: str) -> dict:
             orders = {"in order": seeing(which, arm)} | {o: pooled(which, arm, o) for o in ("shuffled", "blank")}
             shown[arm] = {order: mean(records) for order, records in orders.items() if records}
     made["shown"] = plots.audit(shown, chance=0.25)
-    logs = {arm: [kept(p) for p in sorted((KEPT / which / "curves").glob(f"{arm}-[0-9].jsonl.gz"))] for arm in runs}
+    logs = {
+        arm: [kept(p) for p in sorted((KEPT / which / "curves").glob(f"{arm}-[0-9].jsonl.gz"))]
+        for arm in list(runs)[:8]
+    }
     made["curves"] = plots.bands(
-        {arm: accuracies(runs_) for arm, runs_ in logs.items() if runs_}, "GRPO step", "accuracy reward"
+        {arm: accuracies(runs_) for arm, runs_ in logs.items() if runs_}, "GRPO step", "accuracy reward (%)"
     )
     return made
 

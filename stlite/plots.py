@@ -231,7 +231,7 @@ audit = partial(bars, label="accuracy (%) by order of frames")
 
 def bands(variants: Mapping[str, Mapping], across: str, label: str = "accuracy (%)") -> Figure:
     """Draw lines with bands for intervals: {variant: {number: mean or (mean, low, high)}}, means from 0 to 1."""
-    figure = _figure(6.5, 3.6)
+    figure = _figure(7.5, 3.6)
     axis = figure.subplots()
     for i, (name, row) in enumerate(variants.items()):
         sizes = sorted(row)
@@ -240,7 +240,7 @@ def bands(variants: Mapping[str, Mapping], across: str, label: str = "accuracy (
         axis.fill_between(sizes, low, high, color=COLOURS[i % 7], alpha=0.15, lw=0)
     axis.set(xlabel=across, ylabel=label)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 

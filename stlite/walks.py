@@ -9,6 +9,7 @@ Parts differ in look, in length, and in having actions. The junctions around the
 so that any list of turns is possible.
 """
 
+import os
 import random
 import zlib
 from functools import cache
@@ -341,7 +342,7 @@ def write_video(walk: dict, path: str | Path, size: int = 168) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = render(walk, np.arange(0, timeline(walk)["seconds"], 1 / 8), size)
-    temporary = path.with_suffix(".part.mp4")
+    temporary = path.with_suffix(f".{os.getpid()}.mp4")  # another process may draw the same walk
     options = {"crf": "26", "preset": "slow", "x264-params": "open-gop=0:threads=1:keyint=48:cpu-independent=1"}
     with av.open(str(temporary), "w", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=8, options=options)

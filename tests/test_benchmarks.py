@@ -1,6 +1,5 @@
 """The benchmarks themselves: a small point of each kind, and the page that `make bench` writes."""
 
-import gzip
 import json
 import runpy
 import sys
@@ -32,20 +31,45 @@ def test_bench_writes_a_page_and_keeps_what_was_not_run_again(tmp_path, monkeypa
     assert json.loads((tmp_path / "results.json").read_text())["hello"]["printed"] == ["42 a second"]
 
 
-def test_the_tables_of_the_experiment_are_those_of_its_records():
-    names = runpy.run_path(str(FOLDER / "ablation.py"))
-    runs = {arm: rows for arm in names["ARMS"] if (rows := names["pooled"]("final", arm))}
-    made = json.loads((FOLDER / "ablation.json").read_text())
-    assert json.loads(json.dumps(names["tables"](runs, "final"))) == made["tables"]
+@pytest.fixture(scope="module")
+def study():
+    return runpy.run_path(str(FOLDER / "ablation.py"))
 
 
-def test_every_recipe_was_run_with_its_seeds_on_the_same_questions():
-    names = runpy.run_path(str(FOLDER / "ablation.py"))
-    asked = set()
-    for arm in names["ARMS"]:
-        files = sorted((FOLDER / "ablation" / "final").glob(f"{arm}-[0-9].jsonl.gz"))
-        assert len(files) == len(names["SEEDS"].get(arm, range(3))), arm
-        for path in files:
-            lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-            asked.add(tuple(json.loads(line)["id"] for line in lines))
-    assert len(asked) == 1 and len(*asked) > 1200
+def test_the_tables_of_the_experiment_are_those_of_its_records(study):
+    made = json.loads((FOLDER / "ablation.json").read_text())["tables"]
+    for which, arms, before in (("final", study["ARMS"], ""), ("follow", study["LONGER"], "Follow-up: ")):
+        runs = {arm: rows for arm in arms if (rows := study["pooled"](which, arm))}
+        for name, rows in study["tables"](runs, which).items():
+            assert json.loads(json.dumps(rows)) == made.pop(before + name), name
+    assert not made
+
+
+def test_every_recipe_was_run_with_its_seeds_on_the_same_questions(study):
+    for which, arms in (("final", study["ARMS"]), ("follow", study["LONGER"])):
+        asked = set()
+        for arm in arms:
+            files = sorted((FOLDER / "ablation" / which).glob(f"{arm}-[0-9].jsonl.gz"))
+            assert len(files) == len(study["SEEDS"].get(arm, range(3))), arm
+            for path in files:
+                asked.add(tuple(r["id"] for r in study["kept"](path) if r["kind"] == "choice"))
+        assert len(asked) == 1 and len(*asked) > 1200
+
+
+def test_no_walk_of_the_experiments_is_one_that_something_was_trained_or_tuned_on(study):
+    """Seeds 300,000… and 400,000… stand in the names; what happens in a walk decides who may draw it (test_walks)."""
+    names = {which: {r["group"] for r in study["kept"](FOLDER / "ablation" / which / f"{arm}-0.jsonl.gz")}
+             for which, arm in (("final", "st-r1"), ("follow", "st-r1-long"))}  # fmt: skip
+    assert all(name.startswith("w03") for name in names["final"]) and all(
+        name.startswith("w04") for name in names["follow"]
+    )
+    trained = {s.group for s in study["training"](630, ())}
+    assert not trained & (names["final"] | names["follow"])
+
+
+def test_every_number_of_the_results_page_stands_in_the_tables():
+    lines = {line.strip() for name in ("ablation.md", "forced.md") for line in (FOLDER / name).read_text().splitlines()}
+    rows = [x for x in (FOLDER.parent / "RESULTS.md").read_text().splitlines() if x.startswith("|") and "---" not in x]
+    assert len(rows) > 20 and not [
+        row for row in rows if row.replace("\\_", "_") not in {x.replace("\\_", "_") for x in lines}
+    ]

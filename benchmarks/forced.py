@@ -52,6 +52,8 @@ def pooled(name: str, first) -> list[dict]:
     """Average the seeds of a recipe, question by question; `first` tells which begun reply counts, by the way asked."""
     runs = []
     for path in sorted((KEPT / WAYS[0]).glob(f"{name}*.jsonl.gz")):
+        if not (KEPT / WAYS[1] / path.name).exists():
+            continue
         records = {way: ablation.kept(KEPT / way / path.name) for way in WAYS}
         runs.append([records[first(r["way"])][i] for i, r in enumerate(records[WAYS[0]])])
     return [rows[0] | {"value": fmean(r["value"] for r in rows)} for rows in zip(*runs)]
@@ -62,10 +64,8 @@ def tables() -> dict:
     rows = []
     other = {"forward": "reverse", "reverse": "forward"}
     for name in MODELS:
-        if not list((KEPT / WAYS[0]).glob(f"{name}*.jsonl.gz")):
-            continue
         turned, same = pooled(name, other.get), pooled(name, str)
-        for asked in (*WAYS, "both"):
+        for asked in (*WAYS, "both") if turned else ():
             pairs = [(a, b) for a, b in zip(same, turned) if asked in (a["way"], "both")]
             found = report.differences(pairs)[-1]
             row = {"recipe": name, "asked": asked, "n": found["n"]}

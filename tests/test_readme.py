@@ -1,6 +1,7 @@
 """What the README shows is there: its tree, its links, its make targets, its code."""
 
 import base64
+import json
 import re
 from pathlib import Path
 
@@ -107,3 +108,17 @@ def test_the_picture_is_the_one_that_notebook_00_draws():
         o.data["image/png"] for cell in book.cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})
     ]
     assert base64.b64decode(drawn[-1]) == (ROOT / "notebooks" / "pictures" / "chain.png").read_bytes()
+
+
+def test_the_results_are_those_of_the_experiment():
+    made = json.loads((ROOT / "benchmarks" / "ablation.json").read_text())["tables"]
+    rows = re.findall(r"^\| (.+?) \| ([\d.]+) \[([\d.]+), ([\d.]+)\] \| ([\d.]+) \|$", README, re.M)
+    recipes = {row["run"]: row for row in made["Recipes"]}
+    paper = [row for row in made["Beside the paper"] if row["of"] == "the paper"]
+    assert len(rows) == 5
+    for (_, *shown, theirs), name, row in zip(rows, ("base", "sft", "st-cot", "sft-grpo", "st-r1"), paper):
+        assert shown == [f"{100 * recipes[name][key]:.1f}" for key in ("accuracy", "low", "high")], name
+        assert theirs == f"{100 * row['mean']:.1f}"
+    last = made["Follow-up: st-r1-long minus forward-cot-long"][-1]
+    said = re.findall(r"worth ([\d.]+) points \[([\d.]+), ([\d.]+)\]", README)
+    assert said == [tuple(f"{100 * last[key]:.1f}" for key in ("difference", "low", "high"))]

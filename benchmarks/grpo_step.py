@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -65,13 +66,17 @@ def as_images(samples):
     )
 
 
-def build(way: str, model, processor, samples, size: dict, out: str):
+def by_content(completions, **kwargs) -> list[float]:
+    """Reward replies by a hash of what they say: random weights earn nothing else, and without reward there is no gradient."""
+    return [zlib.crc32(json.dumps(c).encode()) % 100 / 100 for c in completions]
+
+
+def build(way: str, model, processor, samples, size: dict, out: str, rewards: list):
     """Build the trainer of one way; all three have the same settings, adapter and rewards."""
     import torch
     import trl
 
     from stlite import rollouts, train
-    from stlite.rewards import PRESETS
 
     class Plain(rollouts.VideoGRPOTrainer):
         """Native video with nothing shared: every copy is processed, encoded and read by itself."""
@@ -93,7 +98,7 @@ def build(way: str, model, processor, samples, size: dict, out: str):
     settings = train.GRPO | {"num_generations": 8, "per_device_train_batch_size": count, "gradient_accumulation_steps": 1,
                              "max_steps": size["steps"], "max_completion_length": size["completion"], "save_strategy": "no",
                              "disable_tqdm": True}  # fmt: skip
-    trainer = train.make_trainer(model, processor, samples, out, PRESETS["st-r1"], settings=settings)
+    trainer = train.make_trainer(model, processor, samples, out, rewards, settings=settings)
     trainer.generation_config.min_new_tokens = size["completion"]
     return trainer
 
@@ -170,23 +175,24 @@ def one(way: str, name: str, out: str) -> dict:
 
     from stlite.egost import read_rows
     from stlite.model import load, looking
+    from stlite.rewards import PRESETS
 
-    size = SIZES[name]
+    size, rewards = SIZES[name], PRESETS["st-r1"] if name == "tiny" else [by_content]
     source = "tiny" if name == "tiny" else random_model(f"{out}/model")
     samples = list(
         {s.video: s for s in read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl", videos=VIDEOS)}.values()
     )
     model, processor = load(source, four_bit=name == "tiny")
     if name != "tiny":
-        from stlite.model import PRESETS, attach
+        from stlite.model import attach, settings
         from stlite.video import read_clip
 
         attach(
             processor,
-            functools.partial(read_clip, **{k: PRESETS["tiny"][k] for k in ("frames", "max_pixels", "multiple")}),
+            functools.partial(read_clip, **{k: settings("tiny")[k] for k in ("frames", "max_pixels", "multiple")}),
         )
     with looking(processor, VIDEOS):
-        trainer = build(way, model, processor, samples[: size["prompts"]], size, out)
+        trainer = build(way, model, processor, samples[: size["prompts"]], size, out, rewards)
         loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         steps, _ = watch(trainer, processor)
         trainer.train()

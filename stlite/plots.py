@@ -61,7 +61,7 @@ def save(figure: Figure, path) -> Path:
     """Write a figure as .png or .svg, atomically."""
     if (kind := Path(path).suffix[1:]) not in ("png", "svg"):
         raise ValueError(f"path: expected .png or .svg, found {Path(path).name!r}")
-    return write_bytes(path, [_draw(figure, kind, 120)])
+    return write_bytes(path, [png(figure) if kind == "png" else _draw(figure, kind, 120)])
 
 
 def _figure(width: float, height: float) -> Figure:

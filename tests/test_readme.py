@@ -122,3 +122,14 @@ def test_the_results_are_those_of_the_experiment():
     last = made["Follow-up: st-r1-long minus forward-cot-long"][-1]
     said = re.findall(r"worth ([\d.]+) points \[([\d.]+), ([\d.]+)\]", README)
     assert said == [tuple(f"{100 * last[key]:.1f}" for key in ("difference", "low", "high"))]
+
+
+def test_the_ratios_of_a_step_are_those_that_were_measured():
+    printed = json.loads((ROOT / "benchmarks" / "results.json").read_text())["grpo_step"]["printed"]
+    ratios = {(r["model"], r["ours against"]): r for r in map(json.loads, printed) if "ours against" in r}
+    said = re.search(
+        r"takes ([\d.]+) \(tiny\) and ([\d.]+) \(100 M.*?images, ([\d.]+) and ([\d.]+) of", README, re.S
+    ).groups()
+    assert [*map(float, said)] == [ratios[m, w]["step"] for w in ("images", "native") for m in ("tiny", "100M")]
+    peaks = [r["peak_gb"] for r in ratios.values()]
+    assert re.search(r"([\d.]+) to ([\d.]+) of their peak", README).groups() == (str(min(peaks)), str(max(peaks)))

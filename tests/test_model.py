@@ -128,11 +128,14 @@ def test_a_cache_with_room_gives_the_logits_of_the_plain_one(tiny, training, vid
 
 def test_a_reply_goes_on_from_the_start_it_is_given(tiny, training, videos):
     model, processor = tiny
-    plain = [r["reply"] for r in generate(model, processor, training[:2], videos=videos)]
-    cut = {s.id: text[: text.index("thinking") + 8] for s, text in zip(training, plain)}
-    again = generate(model, processor, training[:2], videos=videos, start=lambda s: cut[s.id])
-    assert [r["reply"] for r in again] == plain
-    turned = generate(model, processor, training[:2], videos=videos, start=lambda s: f"{cut[s.id]} forward")
+    asked = zip(training[:6], generate(model, processor, training[:6], videos=videos))
+    plain = {s.id: r["reply"] for s, r in asked if "thinking" in r["reply"]}
+    samples = [s for s in training[:6] if s.id in plain]
+    assert len(samples) > 2
+    cut = {name: text[: text.index("thinking") + 8] for name, text in plain.items()}
+    again = generate(model, processor, samples, videos=videos, start=lambda s: cut[s.id])
+    assert [r["reply"] for r in again] == [*plain.values()]
+    turned = generate(model, processor, samples, videos=videos, start=lambda s: f"{cut[s.id]} forward")
     assert {parse(r["reply"]).way for r in turned} == {"forward"}
 
 

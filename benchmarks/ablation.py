@@ -265,6 +265,11 @@ def tables(runs: dict, which: str) -> dict:
     if not runs:
         return {}
     made = {"Recipes": report.beside(runs), "Seeds": seeds(runs, which), "Beside the paper": beside_paper(runs)}
+    by_task = {arm: report.cells(choices(rows)) for arm, rows in runs.items()}
+    made["By task and way"] = [
+        {"recipe": arm} | {f"{task} {way}": value[0] for (task, way), value in cells.items()}
+        for arm, cells in by_task.items()
+    ]
     for a, b in COMPARED:
         if a in runs and b in runs:
             made[f"{b} minus {a}"] = report.differences([*zip(choices(runs[a]), choices(runs[b]))])

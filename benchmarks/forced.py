@@ -3,7 +3,7 @@
     python benchmarks/forced.py --adapters work/ablation     # the adapters that `ablation.py final` left, or base alone
 
 Each reply is begun with "<think>Let's start by thinking forward" or "... reverse" and the model goes on by itself, so
-that nothing else differs. Walks of a seed range of their own. Keeps records without the replies in
+that nothing else differs. The walks are those of the follow-up. Keeps records without the replies in
 benchmarks/ablation/forced/ and writes benchmarks/forced.md and .json from all that are there.
 """
 
@@ -21,7 +21,6 @@ import ablation
 from stlite import report
 from stlite.sample import WAYS, write_text
 
-SEEDS, WALKS = 400_000, 272
 KEPT = ablation.KEPT / "forced"
 MODELS = {"base": (), "st-r1": range(3)}
 
@@ -82,7 +81,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    samples = [s for s in ablation.draw(SEEDS, WALKS) if s.kind == "choice"]
+    samples = [s for s in ablation.draw(ablation.FIRST["follow"], ablation.COUNT["follow"]) if s.kind == "choice"]
     for name in args.models:
         for seed in MODELS[name] if args.adapters else ():
             stage = ("sft", f"st-cot-252--{seed}") if name == "st-cot" else ("final", f"{name}-{seed}")

@@ -9,7 +9,6 @@ tiny tokenizer's. Each stage runs in a process of its own, whose peak is reporte
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -78,12 +77,10 @@ def stage(name: str, folder: str) -> None:
         (train.grpo if name == "grpo" else train.sft)(model, processor, rows, out, **how)
         log = json.loads(Path(out, "log.json").read_text())
     peak = next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    peak, most = (kilobytes * 1024 / 1e9 for kilobytes in (peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
     planned = memory.plan(NAME, generations=2 * (name == "grpo"), completion=16, batch=1, prompts=1, bytes_=4, **{k: reading[k] for k in ("frames", "max_pixels")})  # fmt: skip
     found = {
         "stage": name,
-        "peak_gb": round(peak, 2),
-        "loading_gb": round(most, 2),
+        "peak_gb": round(peak * 1024 / 1e9, 2),
         "plan_gb": planned["total"],
         "load_s": round(loaded - began),
     }

@@ -23,11 +23,13 @@ from statistics import fmean, stdev
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stlite import plots, report, walks  # noqa: E402
-from stlite.evaluate import evaluate  # noqa: E402
-from stlite.parse import parse  # noqa: E402
-from stlite.sample import write_text  # noqa: E402
-from stlite.splits import check_overlap, leave_part_out  # noqa: E402
+from sample_data import walks  # noqa: E402
+from stlite.data.sample import write_text  # noqa: E402
+from stlite.data.splits import check_overlap, leave_part_out  # noqa: E402
+from stlite.eval import report  # noqa: E402
+from stlite.eval.evaluate import evaluate  # noqa: E402
+from stlite.rewards.parse import parse  # noqa: E402
+from stlite.viz import plots  # noqa: E402
 
 DATA, WORK, KEPT = ROOT / "sample_data", ROOT / "work" / "ablation", ROOT / "benchmarks" / "ablation"
 LEFT_OUT = ("reply", "explanation", "seconds", "key")
@@ -96,7 +98,7 @@ def draw(first: int, count: int) -> list:
 
 def training(rows: int, left_out: tuple[str, ...]) -> list:
     """Read the shipped training rows, without the parts left out."""
-    from stlite.egost import read_rows
+    from stlite.data.egost import read_rows
 
     kept = list(read_rows(DATA / "train" / f"total_test_mcq_{630 if left_out else rows}.jsonl", videos=DATA / "videos"))
     return (leave_part_out(kept, *left_out)[0] if left_out else kept)[:rows]
@@ -124,8 +126,8 @@ def run(arm: str, seed: int, which: str, samples: list) -> list[dict]:
     done = KEPT / which / f"{arm}-{seed}.jsonl.gz"
     if done.exists():
         return kept(done)
-    from stlite.model import generate, load
-    from stlite.train import grpo, sft
+    from stlite.train.models import generate, load
+    from stlite.train.sft import grpo, sft
 
     recipe, rewards, rows, left_out = {**ARMS, **LONGER}[arm]
     teaching = SFT | (LONG if arm in LONGER else {})

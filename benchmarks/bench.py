@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from stlite.sample import write_text  # noqa: E402
+from stlite.data.sample import write_text  # noqa: E402
 
 COMMANDS = {
     "grpo_step": ["grpo_step.py"],

@@ -9,7 +9,7 @@ import time
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from stlite.intervals import intervals
+from stlite.eval.statistics import intervals
 
 CONTRASTS = {  # over the cells (task, way) of three tasks, ways alternating
     "one cell": [1, 0, 0, 0, 0, 0],

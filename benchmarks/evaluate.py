@@ -9,8 +9,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from stlite import model as models
-from stlite.evaluate import evaluate, questions
+from stlite.eval.evaluate import evaluate, questions
+from stlite.train import models
 
 DATA = Path(__file__).parents[1] / "sample_data"
 

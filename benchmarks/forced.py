@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import ablation
 
-from stlite import report
-from stlite.sample import WAYS, write_text
+from stlite.data.sample import WAYS, write_text
+from stlite.eval import report
 
 KEPT = ablation.KEPT / "forced"
 MODELS = {"base": (), "st-r1": range(3)}
@@ -32,8 +32,8 @@ def start(first: str, sample) -> str:
 
 def run(name: str, adapter: Path | None, samples: list) -> None:
     """Ask every question twice, unless both records are kept."""
-    from stlite.evaluate import evaluate, fingerprint
-    from stlite.model import generate, load
+    from stlite.eval.evaluate import evaluate, fingerprint
+    from stlite.train.models import generate, load
 
     missing = [way for way in WAYS if not (KEPT / way / f"{name}.jsonl.gz").exists()]
     model, processor = load("tiny", adapter=adapter) if missing else (None, None)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from stlite.memory import SHAPES, plan
+from stlite.train.memory import SHAPES, plan
 
 DATA = Path(__file__).resolve().parent.parent / "sample_data"
 STEPS = 3
@@ -35,10 +35,11 @@ def measure(preset: str, frames: int, group: int, tokens: int) -> dict:
     """Take three steps of one prompt; a group of 0 is SFT. Returns the peak (GB) and the seconds of a later step."""
     from transformers import TrainerCallback
 
-    from stlite import gates, train
-    from stlite import model as models
-    from stlite.egost import read_rows
-    from stlite.video import read_clip
+    from stlite.data.egost import read_rows
+    from stlite.data.video import read_clip
+    from stlite.train import models
+    from stlite.train import preflight as gates
+    from stlite.train import sft as train
 
     model, processor = models.load(preset)
     reading = {k: models.settings(preset)[k] for k in ("max_pixels", "multiple")}
@@ -93,7 +94,7 @@ def main() -> None:
     card = torch.cuda.mem_get_info()[1] / 1e9 if torch.cuda.is_available() else float("inf")
     models = args.models or (["tiny"] if args.cpu else list(SHAPES))
     rows, args.out = [], args.out.resolve()
-    from stlite.model import versions
+    from stlite.train.models import versions
 
     for model in models:
         for frames in args.frames:

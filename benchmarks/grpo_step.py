@@ -48,9 +48,9 @@ def as_images(samples):
     """Turn samples into rows for stock TRL: our rows, with the frames of the clip as a list of images before the question."""
     from PIL import Image
 
-    from stlite import prompts
-    from stlite.model import PRESETS
-    from stlite.video import read_clip
+    from stlite.data import prompts
+    from stlite.data.video import read_clip
+    from stlite.train.models import PRESETS
 
     chats, frames = {}, {}
     for sample in samples:
@@ -76,7 +76,8 @@ def build(way: str, model, processor, samples, size: dict, out: str, rewards: li
     import torch
     import trl
 
-    from stlite import rollouts, train
+    from stlite.train import grpo as rollouts
+    from stlite.train import sft as train
 
     class Plain(rollouts.VideoGRPOTrainer):
         """Native video with nothing shared: every copy is processed, encoded and read by itself."""
@@ -173,9 +174,9 @@ def one(way: str, name: str, out: str) -> dict:
     from datasets import Dataset
     from xxhash import xxh3_64_hexdigest
 
-    from stlite.egost import read_rows
-    from stlite.model import load, looking
-    from stlite.rewards import PRESETS
+    from stlite.data.egost import read_rows
+    from stlite.rewards.rewards import PRESETS
+    from stlite.train.models import load, looking
 
     size, rewards = SIZES[name], PRESETS["st-r1"] if name == "tiny" else [by_content]
     source = "tiny" if name == "tiny" else random_model(f"{out}/model")
@@ -184,8 +185,8 @@ def one(way: str, name: str, out: str) -> dict:
     )
     model, processor = load(source, four_bit=name == "tiny")
     if name != "tiny":
-        from stlite.model import attach, settings
-        from stlite.video import read_clip
+        from stlite.data.video import read_clip
+        from stlite.train.models import attach, settings
 
         attach(
             processor,

@@ -10,8 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from stlite.doctor import examine
-from stlite.egost import build, read_rows, write_rows
+from stlite.data.checks import examine
+from stlite.data.egost import build, read_rows, write_rows
 
 TURNS = ("turn left", "turn right", "go straight")
 PLACES = ("gate", "car park", "junction", "road", "red door", "bench", "stairs", "white sofa", "fountain", "bridge")

@@ -21,7 +21,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import clips
 
-from stlite.video import ClipWarning, clear_cache, read_clip
+from stlite.data.video import ClipWarning, clear_cache, read_clip
 
 REPEAT = int(os.environ.get("REPEAT", 5))
 CLOCK = time.process_time if os.environ.get("CPU") else time.perf_counter

@@ -28,7 +28,7 @@ def build(folder: str) -> None:
     import transformers as hf
     from unsloth_contract import processor
 
-    from stlite.memory import shape
+    from stlite.train.memory import shape
 
     size, tok = shape(NAME), make_tiny.tokenizer()
     tower = size["tower"]
@@ -53,10 +53,11 @@ def build(folder: str) -> None:
 def stage(name: str, folder: str) -> None:
     """Load in 4 bits and take one step; print seconds and the peak of this process."""
     began = time.perf_counter()
-    from stlite import memory, train
-    from stlite.egost import read_rows
-    from stlite.model import attach, load, settings
-    from stlite.video import read_clip
+    from stlite.data.egost import read_rows
+    from stlite.data.video import read_clip
+    from stlite.train import memory
+    from stlite.train import sft as train
+    from stlite.train.models import attach, load, settings
 
     model, processor = load(folder)
     reading = {k: settings(NAME)[k] for k in ("frames", "max_pixels", "multiple")}

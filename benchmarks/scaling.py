@@ -27,7 +27,7 @@ AXES = {"videos": (25, 50, 100, 200), "rows": (5000, 10000, 20000, 40000), "fram
 
 def videos(count: int, out: str) -> float:
     """Read the clips of shipped videos, none kept yet (s)."""
-    from stlite.video import read_clip
+    from stlite.data.video import read_clip
 
     os.environ["STLITE_CACHE"] = f"{out}/cache"
     began = time.perf_counter()
@@ -38,7 +38,8 @@ def videos(count: int, out: str) -> float:
 
 def rows(count: int, out: str) -> float:
     """Read and examine training rows, the shipped ones again and again under other videos (s)."""
-    from stlite import doctor, egost
+    from stlite.data import checks as doctor
+    from stlite.data import egost
 
     lines = (ROOT / "sample_data/train/total_test_mcq_630.jsonl").read_text().splitlines()
     path = Path(out, "rows.jsonl")
@@ -54,9 +55,9 @@ def frames(count: int, out: str) -> float:
     """Ask one question of eight clips of so many frames and read the first word (s); nothing is kept."""
     from functools import partial
 
-    from stlite.egost import read_rows
-    from stlite.model import attach, generate, load
-    from stlite.video import read_clip
+    from stlite.data.egost import read_rows
+    from stlite.data.video import read_clip
+    from stlite.train.models import attach, generate, load
 
     os.environ["STLITE_CACHE"] = "off"
     model, processor = load("tiny")
@@ -70,10 +71,10 @@ def frames(count: int, out: str) -> float:
 
 def step(group: int, completion: int, out: str) -> float:
     """Take GRPO steps on one prompt, every completion to its full length (s, the least of three after the first)."""
-    from stlite import train
-    from stlite.egost import read_rows
-    from stlite.model import load, looking
-    from stlite.rewards import PRESETS
+    from stlite.data.egost import read_rows
+    from stlite.rewards.rewards import PRESETS
+    from stlite.train import sft as train
+    from stlite.train.models import load, looking
 
     samples = list(read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl", videos=VIDEOS))[:1]
     model, processor = load("tiny")

@@ -7,11 +7,11 @@ import json
 import time
 from pathlib import Path
 
-from stlite import egost, prompts
-from stlite.parse import parse
-from stlite.rewards import PRESETS
-from stlite.sample import Sample
-from stlite.scoring import compare, score
+from stlite.data import egost, prompts
+from stlite.data.sample import Sample
+from stlite.rewards.choice import compare, score
+from stlite.rewards.parse import parse
+from stlite.rewards.rewards import PRESETS
 
 HERE = Path(__file__).resolve().parent.parent
 HOSTILE = ("<think>", "<think></think>", "the answer is ", "A and ", "turn left ", "thinking forward ", "\n", "🤖")

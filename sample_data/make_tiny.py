@@ -32,12 +32,13 @@ from transformers import (
 )
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from stlite import prompts, walks
-from stlite.egost import build, read_rows
-from stlite.parse import parse, split_steps
-from stlite.sample import replace
-from stlite.scoring import score
-from stlite.steps import AROUND
+from sample_data import walks
+from stlite.data import prompts
+from stlite.data.egost import build, read_rows
+from stlite.data.sample import replace
+from stlite.data.steps import AROUND
+from stlite.rewards.choice import score
+from stlite.rewards.parse import parse, split_steps
 
 HERE = Path(__file__).resolve().parent
 FRAMES, SIZE = 16, 84
@@ -569,7 +570,7 @@ def save(args) -> None:
 
 def check(args) -> None:
     """Measure the saved model on dev walks: seeing, thinking over text, the choice tasks, and pass@8 on training walks."""
-    from stlite.model import generate, load
+    from stlite.train.models import generate, load
 
     torch.set_num_threads(args.threads)
     net, proc = load("tiny", four_bit=not args.full)
@@ -624,7 +625,7 @@ def described(routes, said: list[str]) -> float:
 
 def over_text(net, proc, samples) -> float:
     """Return the share of questions answered right when the steps are given as text in place of the video."""
-    from stlite.model import encode
+    from stlite.train.models import encode
 
     right = 0
     for i in range(0, len(samples), 32):

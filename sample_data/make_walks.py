@@ -12,7 +12,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from stlite import egost, walks  # noqa: E402
+from sample_data import walks  # noqa: E402
+from stlite.data import egost  # noqa: E402
 
 FOLDERS = {1: "part1", 2: "part2", 3: "part3_clip", 4: "part4_clip"}
 TRAIN = [1] * 30 + [2] * 30 + [3] * 35 + [4] * 55

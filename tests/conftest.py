@@ -22,7 +22,7 @@ def videos() -> Path:
 @pytest.fixture(scope="session")
 def training(videos) -> list:
     """Return the 63 shipped training samples."""
-    from stlite.egost import read_rows
+    from stlite.data.egost import read_rows
 
     return list(read_rows(DATA / "train" / "total_test_mcq_63.jsonl", videos=videos))
 
@@ -30,6 +30,6 @@ def training(videos) -> list:
 @pytest.fixture(scope="module")
 def tiny():
     """Load the tiny model in nf4, with its processor."""
-    from stlite.model import load
+    from stlite.train.models import load
 
     return load("tiny")

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
-from stlite import train
-from stlite.egost import read_rows
-from stlite.memory import plan
-from stlite.model import add_lora, attach, load
-from stlite.video import read_clip
+from stlite.data.egost import read_rows
+from stlite.data.video import read_clip
+from stlite.train import sft as train
+from stlite.train.memory import plan
+from stlite.train.models import add_lora, attach, load
 
 DATA = Path(__file__).resolve().parent.parent / "sample_data"
 

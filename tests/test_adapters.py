@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stlite import train
-from stlite.adapters import merge, verify
-from stlite.model import PRESETS, load, settings
+from stlite.train import sft as train
+from stlite.train.adapters import merge, verify
+from stlite.train.models import PRESETS, load, settings
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from stlite.sample import Sample, SampleError, write_jsonl
+from stlite.data.sample import Sample, SampleError, write_jsonl
 from tests import clips
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -161,8 +161,8 @@ def lab(tmp_path_factory):
 
 
 SETUP = """
-from stlite.sample import Sample
-from stlite.widgets import inspect_samples, show_chain, show_group
+from stlite.data.sample import Sample
+from stlite.viz.inspector import inspect_samples, show_chain, show_group
 OPTIONS = ("turn around turn left", "turn around turn right")
 samples = [
     Sample(f"s{i}", "ab"[i % 2] + ".mp4", "direction" if i < 5 else "action", "reverse", f"Which way back? {i}", "A", OPTIONS,
@@ -231,8 +231,8 @@ def hostile(payload: str, i: int) -> Sample:
 
 
 HOSTILE = """
-from stlite.sample import read_jsonl
-from stlite.widgets import inspect_samples
+from stlite.data.sample import read_jsonl
+from stlite.viz.inspector import inspect_samples
 samples = list(read_jsonl("hostile.jsonl"))
 say = lambda s: f"<think>Let's start by thinking forward: {s.question}, turn right</think> {s.question} <answer>{s.question}</answer>"
 rows = [{"id": s.id, "reply": say(s), "answer": s.question, "reason": "wrong", "value": 0.0, "explanation": s.question} for s in samples]
@@ -324,7 +324,7 @@ with open("memory.jsonl", "a") as file:
 VIEWS = """
 from pathlib import Path
 import pandas
-from stlite.widgets import TrainingView
+from stlite.viz.inspector import TrainingView
 view = TrainingView("run")
 view
 """

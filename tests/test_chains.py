@@ -6,8 +6,10 @@ import random
 
 import pytest
 
-from stlite import chains, prompts, walks
-from stlite.sample import Sample
+from sample_data import walks
+from stlite.data import prompts
+from stlite.data.sample import Sample
+from stlite.viz import alignment as chains
 
 OPTIONS = ("turn around turn left", "turn around turn right")
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from stlite import egost, prompts, walks
-from stlite.doctor import RULES, examine, repair, shortcuts, shuffled, table
-from stlite.sample import Sample, replace
+from sample_data import walks
+from stlite.data import egost, prompts
+from stlite.data.checks import RULES, examine, repair, shuffled, table
+from stlite.data.sample import Sample, replace
+from stlite.eval.shortcuts import shortcuts
 
 DATA = Path(__file__).parents[1] / "sample_data"
 REAL = os.environ.get("STLITE_REAL_ROWS", "")

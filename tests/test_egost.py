@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stlite import egost, prompts, walks
-from stlite.sample import TASKS, SampleError, read_jsonl, replace, write_jsonl
+from sample_data import walks
+from stlite.data import egost, prompts
+from stlite.data.sample import TASKS, SampleError, read_jsonl, replace, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "sample_data"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from stlite.evaluate import evaluate, main, questions, read_records
-from stlite.sample import Sample, write_jsonl
+from stlite.data.sample import Sample, write_jsonl
+from stlite.eval.evaluate import evaluate, main, questions, read_records
 
 DATA = Path(__file__).parents[1] / "sample_data"
 KILLS = int(os.environ.get("STLITE_KILLS", "5"))
@@ -248,7 +248,7 @@ def test_the_command_evaluates_the_tiny_model(tmp_path, capsys):
     records, run_json = read_records(tmp_path / "run"), json.loads((tmp_path / "run" / "run.json").read_text())
     assert [r["reason"] == "failed" for r in records] == [True, False, False, False] and "gone" in records[0]["error"]
     assert all(r["reply"] and 0 < r["tokens"] <= 64 for r in records[1:])
-    assert run_json["evaluation"]["settings"]["frames"] == 16 and "stlite.report" in capsys.readouterr().out
+    assert run_json["evaluation"]["settings"]["frames"] == 16 and "stlite.eval.report" in capsys.readouterr().out
     with pytest.raises(ValueError, match="max_new_tokens: asked for 32, found 64"):
         main([str(word) for word in [*command[:-1], 32]])
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""Imports point left only, most modules need no torch, and all but a few import in half a second."""
+"""Imports point down the rooms and left inside one, torch stays in `train`, and all else imports fast."""
 
 import ast
 import subprocess
@@ -8,78 +8,57 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "stlite"
-ORDER = [
-    "sample",
-    "steps",
-    "parse",
-    "prompts",
-    "video",
-    "egost",
-    "splits",
-    "intervals",
-    "doctor",
-    "walks",
-    "scoring",
-    "rewards",
-    "payouts",
-    "judge",
-    "memory",
-    "tower",
-    "model",
-    "adapters",
-    "rollouts",
-    "checkpoints",
-    "gates",
-    "train",
-    "evaluate",
-    "report",
-    "audits",
-    "chains",
-    "plots",
-    "widgets",
-]
-TORCH = ("tower", "model", "adapters", "rollouts", "checkpoints", "gates", "train")
-HEAVY = (*TORCH, "plots", "widgets")
+ROOMS = {
+    "data": ["sample", "steps", "prompts", "video", "egost", "splits", "checks"],
+    "rewards": ["parse", "choice", "judge", "rewards", "reward_audit"],
+    "eval": ["statistics", "evaluate", "shortcuts", "report", "conditions"],
+    "train": ["memory", "vision_cache", "models", "adapters", "grpo", "checkpoints", "preflight", "sft"],
+    "viz": ["alignment", "plots", "inspector"],
+}
+ORDER = [f"{room}.{module}" for room, modules in ROOMS.items() for module in modules]
+LIGHT = [name for name in ORDER if name == "train.memory" or name.split(".")[0] not in ("train", "viz")]
+SLOW = ("torch", "transformers", "trl", "av", "decord", "scipy", "statsmodels", "sklearn", "pandas", "pyarrow",
+        "matplotlib", "IPython", "rouge_score")  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:
-    """List the stlite modules that a module imports anywhere, inside functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "stlite":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stlite."):
-            found.add(node.module.split(".")[1])
-    return found
+    """List the "room.module" names that a module imports anywhere, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("stlite"):
+            continue
+        parts = node.module.split(".")[1:]
+        if len(parts) == 2:
+            names.add(".".join(parts))
+        else:
+            names |= {".".join([*parts, alias.name]) for alias in node.names}
+    return names
 
 
-def test_every_module_is_in_the_order():
-    assert {p.stem for p in PACKAGE.glob("*.py")} - {"__init__"} == set(ORDER)
+def test_every_module_has_its_place_in_the_order():
+    modules = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.glob("*/*.py")}
+    assert {name for name in modules if "__" not in name} == set(ORDER)
 
 
 @pytest.mark.parametrize("name", ORDER)
-def test_imports_point_left(name):
+def test_imports_point_one_way(name):
     allowed = set(ORDER[: ORDER.index(name)])
-    if name == "evaluate":  # its command line loads a model, inside one function
-        allowed.add("model")
-    assert imported(PACKAGE / f"{name}.py") <= allowed
+    if name == "eval.evaluate":  # its command line loads a model, inside one function
+        allowed.add("train.models")
+    assert imported(PACKAGE / f"{name.replace('.', '/')}.py") <= allowed
 
 
-def fresh(code: str) -> str:
+def in_a_fresh_process(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
-def test_torch_is_imported_where_models_are_alone():
-    light = [f"stlite.{name}" for name in ORDER if name not in TORCH]
-    found = fresh(
-        f"import sys, {', '.join(light)}; print([m for m in ('torch', 'transformers', 'trl') if m in sys.modules])"
-    )
-    assert found == "[]"
+def test_what_is_not_training_or_pictures_imports_nothing_that_takes_long():
+    modules = ", ".join(f"stlite.{name}" for name in LIGHT)
+    assert in_a_fresh_process(f"import sys, {modules}; print([m for m in {SLOW} if m in sys.modules])") == "[]"
 
 
-def test_light_modules_import_nothing_that_takes_long():
-    light = [f"stlite.{name}" for name in ORDER if name not in HEAVY]
-    slow = "('av', 'decord', 'scipy', 'statsmodels', 'sklearn', 'pandas', 'pyarrow', 'matplotlib', 'IPython', 'rouge_score')"
-    assert fresh(f"import sys, {', '.join(light)}; print([m for m in {slow} if m in sys.modules])") == "[]"
+def test_pictures_need_no_torch():
+    modules = ", ".join(f"stlite.{name}" for name in ORDER if name.startswith("viz"))
+    assert in_a_fresh_process(f"import sys, {modules}; print('torch' in sys.modules)") == "False"

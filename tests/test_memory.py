@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stlite.memory import SHAPES, fits, plan, shape, weights
+from stlite.train.memory import SHAPES, fits, plan, shape, weights
 
 PUBLISHED = {  # billions of weights, as the model pages on the hub count them
     "qwen2-vl-2b": 2.21, "qwen2-vl-7b": 8.29, "qwen2.5-vl-3b": 3.75, "qwen2.5-vl-7b": 8.29,
@@ -22,13 +22,13 @@ def test_weights_are_counted_as_published(preset):
 
 
 def test_every_preset_has_a_shape():
-    from stlite.model import PRESETS
+    from stlite.train.models import PRESETS
 
     assert set(SHAPES) | {"tiny"} == set(PRESETS)
 
 
 def test_the_tiny_models_weights_and_adapter_are_counted(tiny):
-    from stlite.model import add_lora
+    from stlite.train.models import add_lora
 
     model = add_lora(tiny[0])
     inner, other = weights(shape("tiny"))

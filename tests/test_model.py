@@ -6,15 +6,30 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor
+from transformers import (
+    AutoProcessor,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLProcessor,
+)
 from transformers.cache_utils import Cache, DynamicLayer
 
-from stlite import model as models
-from stlite import prompts
-from stlite.model import RoomyLayer, add_lora, attach, check_time, encode, generate, load, looking, suppressed
-from stlite.parse import parse
-from stlite.sample import SampleError
-from stlite.video import ClipError, read_clip
+from stlite.data import prompts
+from stlite.data.sample import SampleError
+from stlite.data.video import ClipError, read_clip
+from stlite.rewards.parse import parse
+from stlite.train import models
+from stlite.train.models import (
+    RoomyLayer,
+    add_lora,
+    attach,
+    check_time,
+    encode,
+    generate,
+    load,
+    looking,
+    suppressed,
+)
 
 
 def test_an_unknown_preset_lists_the_presets():

@@ -95,7 +95,7 @@ def constants(name: str) -> dict[str, object]:
 
 
 def test_all_follow_one_test_question():
-    from stlite.egost import read_benchmark, read_rows
+    from stlite.data.egost import read_benchmark, read_rows
 
     (example,) = {constants(name)["EXAMPLE"] for name in NAMES}
     data = FOLDER.parent / "sample_data"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stlite.parse import Reply, parse, split_steps
-from stlite.sample import LETTERS
-from stlite.scoring import compare, letter, score_choice
+from stlite.data.sample import LETTERS
+from stlite.rewards.choice import compare, letter, score_choice
+from stlite.rewards.parse import Reply, parse, split_steps
 
 KEPT = [json.loads(line) for line in (Path(__file__).parent / "data" / "replies.jsonl").read_text().splitlines()]
 HOSTILE = [

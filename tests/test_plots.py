@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stlite import plots, prompts
-from stlite.sample import Sample
-from stlite.video import Clip
+from stlite.data import prompts
+from stlite.data.sample import Sample
+from stlite.data.video import Clip
+from stlite.viz import plots
 
 SAMPLE = Sample(
     "s", "a.mp4", "direction", "reverse", "Which way back?", "A", ("turn around turn left", "turn around turn right"),

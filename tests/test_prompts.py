@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from stlite import prompts
-from stlite.parse import parse
-from stlite.sample import Sample, SampleError, replace
-from stlite.scoring import score
+from stlite.data import prompts
+from stlite.data.sample import Sample, SampleError, replace
+from stlite.rewards.choice import score
+from stlite.rewards.parse import parse
 
 # The public templates of Qwen2-VL and Qwen2.5-VL (the same text in both), then of Qwen3-VL without its tool calls.
 QWEN2_VL = (

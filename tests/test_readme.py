@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from stlite import train
-from stlite.memory import batches, plan
+from stlite.train import sft as train
+from stlite.train.memory import batches, plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -80,7 +80,7 @@ def test_the_command_for_several_gpus_is_one_that_training_reads(monkeypatch):
     monkeypatch.setattr(train, "load", lambda model, **how: (asked.update(model=model), None))
     monkeypatch.setattr(train, "read_rows", lambda data, videos: [])
     monkeypatch.setattr(train, "sft", lambda model, processor, samples, out, **how: asked.update(out=out))
-    train.main(words[words.index("stlite.train") + 1 :])
+    train.main(words[words.index("stlite.train.sft") + 1 :])
     assert asked == {"model": "qwen2-vl-7b", "out": "runs/st-cot"}
 
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stlite import audits, intervals, report
-from stlite.evaluate import evaluate
-from stlite.sample import Sample
+from stlite.data.sample import Sample
+from stlite.eval import conditions as audits
+from stlite.eval import report
+from stlite.eval import statistics as intervals
+from stlite.eval.evaluate import evaluate
 
 TASKS, WAYS = ("direction", "landmark", "action"), ("forward", "reverse")
 

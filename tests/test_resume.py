@@ -27,9 +27,9 @@ def mixed(completions, **kwargs) -> list[float]:
 
 def run(stage: str, out: Path, **more) -> None:
     """Train the tiny model in float32 on four samples: SFT with dropout, over epochs; GRPO with two steps a generation."""
-    from stlite import train
-    from stlite.egost import read_rows
-    from stlite.model import load
+    from stlite.data.egost import read_rows
+    from stlite.train import sft as train
+    from stlite.train.models import load
 
     rows = list(read_rows(ROOT / "sample_data" / "train" / "total_test_mcq_63.jsonl"))[:4]
     if stage == "sft":
@@ -53,7 +53,7 @@ def start(stage: str, out: Path) -> int:
 
 def kill(stage: str, out: Path, moment: float, writing: bool) -> tuple[bool, bool]:
     """Kill a run after `moment` seconds, or as soon after a new checkpoint is begun: (was it killed, is one torn)."""
-    from stlite.checkpoints import _whole
+    from stlite.train.checkpoints import _whole
 
     folder = out / "checkpoints"
     before = {p.name for p in folder.glob("checkpoint-*")}
@@ -72,7 +72,7 @@ def soak(stage: str, folder: Path) -> dict:
     """Kill runs KILLS times, five to a run; compare each run's end with an uninterrupted one's."""
     import torch
 
-    from stlite import train  # noqa: F401  once, for all children
+    from stlite.train import sft as train  # noqa: F401  once, for all children
 
     torch.set_num_threads(1)
     rng, begun = random.Random(8), time.monotonic()
@@ -140,7 +140,7 @@ def test_a_generation_is_never_cut_in_two(stopped):
                                   "trainer_state.json", "processor_config.json"])  # fmt: skip
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_half_written_checkpoint_is_passed_over(stopped, tmp_path, part, damage):
-    from stlite.checkpoints import last
+    from stlite.train.checkpoints import last
 
     shutil.copytree(stopped / "checkpoints", tmp_path / "checkpoints")
     assert last(tmp_path).endswith("checkpoint-4")

@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stlite import egost, judge, payouts, prompts, report
-from stlite.rewards import (
+from stlite.data import egost, prompts
+from stlite.data.sample import Sample, replace
+from stlite.data.steps import reverse_path
+from stlite.eval import report
+from stlite.rewards import judge
+from stlite.rewards import reward_audit as payouts
+from stlite.rewards.choice import score
+from stlite.rewards.rewards import (
     PRESETS,
     accuracy_reward,
     consistency_reward,
@@ -19,9 +25,6 @@ from stlite.rewards import (
     reverse_steps_reward,
     route_reward,
 )
-from stlite.sample import Sample, replace
-from stlite.scoring import score
-from stlite.steps import reverse_path
 
 DATA = Path(__file__).parent.parent / "sample_data"
 BENCHMARK = egost.read_benchmark(DATA / "benchmark")

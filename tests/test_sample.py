@@ -5,7 +5,15 @@ import os
 
 import pytest
 
-from stlite.sample import Sample, SampleError, from_dict, read_jsonl, safe_path, write_jsonl, write_text
+from stlite.data.sample import (
+    Sample,
+    SampleError,
+    from_dict,
+    read_jsonl,
+    safe_path,
+    write_jsonl,
+    write_text,
+)
 
 GOOD = {"id": "1", "video": "a.mp4", "task": "direction", "way": "forward", "question": "Where?", "answer": "B",
         "options": ["turn left", "turn right"]}  # fmt: skip

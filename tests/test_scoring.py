@@ -10,10 +10,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stlite import egost, prompts, scoring
-from stlite.parse import parse
-from stlite.sample import LETTERS, Sample, SampleError
-from stlite.scoring import RIGHT, compare, letter, meaning, ngrams, reverse_consistency, score
+from stlite.data import egost, prompts
+from stlite.data.sample import LETTERS, Sample, SampleError
+from stlite.rewards import choice as scoring
+from stlite.rewards.choice import (
+    RIGHT,
+    compare,
+    letter,
+    meaning,
+    ngrams,
+    reverse_consistency,
+    score,
+)
+from stlite.rewards.parse import parse
 
 HERE = Path(__file__).parent
 ROUTES = [json.loads(line) for line in (HERE / "data" / "routes.jsonl").read_text().splitlines()]

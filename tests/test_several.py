@@ -10,11 +10,11 @@ import pandas
 import pytest
 from safetensors.torch import load_file
 
-from stlite.egost import read_rows
-from stlite.evaluate import _shard, evaluate, join, read_records
+from stlite.data.egost import read_rows
+from stlite.eval.evaluate import _shard, evaluate, join, read_records
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = ROOT / "stlite" / "accelerate"
+CONFIGS = ROOT / "stlite" / "train" / "accelerate"
 HOW = ["--no-four-bit", "gradient_accumulation_steps=1", "max_steps=3", "disable_tqdm=True", "learning_rate=1e-3"]
 
 
@@ -34,7 +34,7 @@ def launch(module: str, processes: int, *arguments: str | Path) -> str:
 def test_two_processes_give_the_loss_of_one(tmp_path):
     for processes, batch in ((1, 4), (2, 2)):
         out = tmp_path / str(processes)
-        launch("stlite.train", processes, "sft", "--out", out, *HOW, f"per_device_train_batch_size={batch}")
+        launch("stlite.train.sft", processes, "sft", "--out", out, *HOW, f"per_device_train_batch_size={batch}")
     one, two = (
         [row["loss"] for row in json.loads((tmp_path / n / "log.json").read_text()) if "loss" in row] for n in "12"
     )
@@ -45,7 +45,7 @@ def test_two_processes_give_the_loss_of_one(tmp_path):
 
 
 def test_grpo_on_two_processes_writes_its_files_once(tmp_path):
-    launch("stlite.train", 2, "grpo", "--out", tmp_path, *HOW, "per_device_train_batch_size=2", "num_generations=2",
+    launch("stlite.train.sft", 2, "grpo", "--out", tmp_path, *HOW, "per_device_train_batch_size=2", "num_generations=2",
            "max_completion_length=8", "temperature=1.5")  # fmt: skip
     files = sorted((tmp_path / "completions").iterdir())
     assert [f.name for f in files] == [f"completions_0000{step}.parquet" for step in (1, 2, 3)]
@@ -74,7 +74,7 @@ def test_shards_are_joined_once_all_have_answered(tmp_path):
 def test_evaluate_on_two_processes_gives_the_records_of_one(tmp_path):
     for processes in (1, 2):
         how = ["--no-four-bit", "--limit", "5", "--tokens", "8", "--out", tmp_path / str(processes)]
-        assert "written:" in launch("stlite.evaluate", processes, *how)
+        assert "written:" in launch("stlite.eval.evaluate", processes, *how)
     one, two = ([{**r, "seconds": 0} for r in read_records(tmp_path / n)] for n in "12")
     assert one == two
 
@@ -84,7 +84,7 @@ def test_accelerate_takes_each_configuration(name):
     from accelerate.commands import launch as launcher
 
     parsed = launcher.launch_command_parser().parse_args(
-        ["--config_file", str(CONFIGS / f"{name}.yaml"), "-m", "stlite.train"]
+        ["--config_file", str(CONFIGS / f"{name}.yaml"), "-m", "stlite.train.sft"]
     )
     args, defaults, _ = launcher._validate_launch_command(parsed)
     assert (args.multi_gpu, args.use_fsdp, args.use_deepspeed) == (name == "ddp", name == "fsdp", name == "deepspeed")

@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stlite import egost, splits
-from stlite.sample import Sample
-from stlite.splits import SIZES, OverlapError, by_recording, check_overlap, kfold, ladder, leave_part_out, recording_of
+from stlite.data import egost, splits
+from stlite.data.sample import Sample
+from stlite.data.splits import (
+    SIZES,
+    OverlapError,
+    by_recording,
+    check_overlap,
+    kfold,
+    ladder,
+    leave_part_out,
+    recording_of,
+)
 
 DATA = Path(__file__).parents[1] / "sample_data"
 

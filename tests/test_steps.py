@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stlite.steps import alternatives, reverse_path, reverse_step, wrong_way
+from stlite.data.steps import alternatives, reverse_path, reverse_step, wrong_way
 
 TURNS = ("turn left", "turn right", "go straight")
 ACTIONS = (

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from stlite import walks
-from stlite.model import generate
-from stlite.parse import parse
+from sample_data import walks
+from stlite.rewards.parse import parse
+from stlite.train.models import generate
 
 HERE = Path(__file__).parent.parent / "sample_data"
 

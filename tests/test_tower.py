@@ -4,8 +4,9 @@ import pytest
 import torch
 from unsloth_contract import architecture
 
-from stlite import prompts, tower
-from stlite.model import encode, load, looking
+from stlite.data import prompts
+from stlite.train import vision_cache as tower
+from stlite.train.models import encode, load, looking
 
 
 @pytest.fixture(params=["qwen2", "qwen2.5", "qwen3"])

@@ -10,11 +10,15 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from unsloth_contract import architecture
 
-from stlite import checkpoints, gates, prompts, rollouts, train
-from stlite.model import load, looking
-from stlite.parse import parse
-from stlite.rewards import PRESETS
-from stlite.video import ClipError
+from stlite.data import prompts
+from stlite.data.video import ClipError
+from stlite.rewards.parse import parse
+from stlite.rewards.rewards import PRESETS
+from stlite.train import checkpoints
+from stlite.train import grpo as rollouts
+from stlite.train import preflight as gates
+from stlite.train import sft as train
+from stlite.train.models import load, looking
 
 SMALL = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "disable_tqdm": True}
 GROUP = {"num_generations": 4, "max_completion_length": 48, **SMALL}

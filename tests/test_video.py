@@ -16,9 +16,17 @@ import clips
 import numpy as np
 import pytest
 
-from stlite import video
-from stlite.sample import Sample
-from stlite.video import ORDERS, ClipError, ClipWarning, cache_stats, clear_cache, preflight, read_clip
+from stlite.data import video
+from stlite.data.sample import Sample
+from stlite.data.video import (
+    ORDERS,
+    ClipError,
+    ClipWarning,
+    cache_stats,
+    clear_cache,
+    preflight,
+    read_clip,
+)
 
 av.logging.set_level(av.logging.PANIC)  # and loaded before decord, whose libvpx would take the place of its own
 KILLS, READS = int(os.environ.get("STLITE_KILLS", 5)), int(os.environ.get("STLITE_READS", 200))
@@ -84,7 +92,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::stlite.video.ClipWarning")
+@pytest.mark.filterwarnings("ignore::stlite.data.video.ClipWarning")
 @pytest.mark.parametrize("backend", REFUSED)
 @pytest.mark.parametrize("kind", clips.GOOD)
 def test_other_backends_are_right_or_refused(corpus, kind, backend):
@@ -337,7 +345,7 @@ def test_a_cache_that_cannot_be_written_costs_only_a_warning(corpus, tmp_path, m
 
 READER = """
 import itertools, os, sys, random, clips
-from stlite.video import read_clip
+from stlite.data.video import read_clip
 path, seed = sys.argv[1], int(sys.argv[2])
 rng = random.Random(seed)
 parent = os.getppid()
@@ -384,7 +392,7 @@ def test_four_processes_share_a_cache_through_random_kills(corpus, cache, tmp_pa
 HOMES = Path(__file__).parent, Path(__file__).parents[1]
 MEMORY = """
 import json, os, sys
-from stlite.video import read_clip
+from stlite.data.video import read_clip
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 found = {}

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stlite import walks
-from stlite.egost import read_benchmark, read_rows
-from stlite.steps import reverse_path
+from sample_data import walks
+from stlite.data.egost import read_benchmark, read_rows
+from stlite.data.steps import reverse_path
 
 DATA = Path(__file__).parent.parent / "sample_data"
 
@@ -129,7 +129,7 @@ def test_no_rule_over_the_texts_alone_passes_chance_by_more_than_three_points(qu
 AGAIN = """
 import sys, av, numpy as np
 from pathlib import Path
-from stlite import walks
+from sample_data import walks
 
 def decoded(path):
     with av.open(str(path)) as container:
@@ -154,7 +154,7 @@ def test_shipped_videos_are_made_again(tmp_path):
 
 def test_another_processor_renders_the_same(tmp_path):
     """Without its vector instructions numpy rounds the last bit otherwise; no pixel may show it."""
-    code = ("import hashlib, numpy as np; from stlite import walks;"
+    code = ("import hashlib, numpy as np; from sample_data import walks;"
             "print([hashlib.md5(walks.render(walks.draw(s, p), np.arange(0, 8, 0.25))).hexdigest() for s, p in ((0, 1), (7, 4))])")  # fmt: skip
     found = set()
     for without in ("", "AVX512_SPR AVX512_ICL AVX512_SKX AVX512F AVX2 FMA3 X86_V4 X86_V3"):

@@ -15,9 +15,11 @@ from types import SimpleNamespace
 import pandas
 import pytest
 
-from stlite import plots, prompts, widgets
-from stlite.evaluate import record
-from stlite.sample import Sample, SampleError
+from stlite.data import prompts
+from stlite.data.sample import Sample, SampleError
+from stlite.eval.evaluate import record
+from stlite.viz import inspector as widgets
+from stlite.viz import plots
 from tests import clips
 
 OPTIONS = ("turn around turn left", "turn around turn right")
@@ -285,5 +287,5 @@ def test_the_next_sample_is_read_while_this_one_is_looked_at(inspector):
 
 
 def test_looking_needs_no_torch():
-    code = "import sys; from stlite import widgets, plots; sys.exit('torch' in sys.modules)"
+    code = "import sys; from stlite.viz import inspector, plots; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -37,7 +37,7 @@ def unmapped() -> list[str]:
     """List the presets for which Unsloth has no 4-bit model of its own."""
     from unsloth.models.mapper import FLOAT_TO_INT_MAPPER
 
-    from stlite.model import PRESETS
+    from stlite.train.models import PRESETS
 
     return [n for n, p in PRESETS.items() if n != "tiny" and p["source"].lower() not in FLOAT_TO_INT_MAPPER]
 
@@ -132,9 +132,10 @@ def watch(model, seen: list) -> None:
 
 def run(kind: str, folder: Path) -> dict:
     """Take two SFT and two GRPO steps with one architecture; return what was seen."""
-    from stlite import model as models
-    from stlite import rollouts, train
-    from stlite.egost import read_rows
+    from stlite.data.egost import read_rows
+    from stlite.train import grpo as rollouts
+    from stlite.train import models
+    from stlite.train import sft as train
 
     samples = list(read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl"))[:4]
     videos, seen, found = ROOT / "sample_data/videos", [], {}
@@ -165,8 +166,8 @@ def tower(model, proc, samples, videos: Path) -> dict:
     """Count the rows of patches the tower was asked for and run on; compare the logits it gives with the plain tower's."""
     import torch
 
-    from stlite import prompts
-    from stlite.model import encode, looking
+    from stlite.data import prompts
+    from stlite.train.models import encode, looking
 
     visual = model.get_base_model().model.visual
     found = {"asked": visual.memory.asked, "run": visual.memory.run, "clips": len({s.video for s in samples})}
@@ -182,8 +183,9 @@ def tower(model, proc, samples, videos: Path) -> dict:
 
 def blinded(model, proc, samples, folder: Path, videos: Path) -> str:
     """Let the trainer show black videos to its log-prob passes; return what the parity gate then says."""
-    from stlite import gates, train
-    from stlite.model import looking
+    from stlite.train import preflight as gates
+    from stlite.train import sft as train
+    from stlite.train.models import looking
 
     with looking(proc, videos):
         trainer = train.make_trainer(model, proc, samples, folder / "blind", [spread], settings=train.GRPO | GROUP)

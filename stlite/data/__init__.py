@@ -1,0 +1,1 @@
+"""What is asked about what: samples, their steps and prompts, clips, files, splits and checks."""

@@ -1,0 +1,1 @@
+"""How good a model is; every function takes the model as a function."""

@@ -1,0 +1,1 @@
+"""The two stages of training; this room alone imports torch, trl and unsloth."""

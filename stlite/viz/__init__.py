@@ -1,0 +1,1 @@
+"""Pictures and widgets: look at films, chains and scores."""

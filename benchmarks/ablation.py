@@ -31,7 +31,11 @@ from stlite.eval.evaluate import evaluate  # noqa: E402
 from stlite.rewards.parse import parse  # noqa: E402
 from stlite.viz import plots  # noqa: E402
 
-DATA, WORK, KEPT = ROOT / "sample_data", ROOT / "work" / "ablation", ROOT / "benchmarks" / "ablation"
+DATA, WORK, KEPT = (
+    ROOT / "sample_data",
+    ROOT / "work" / "ablation",
+    ROOT / "benchmarks" / "ablation",
+)
 LEFT_OUT = ("reply", "explanation", "seconds", "key")
 ARMS = {  # recipe of SFT or none, rewards of GRPO or none, rows, parts left out of training
     "base": (None, None, 0, ()),
@@ -81,7 +85,13 @@ PAPER = {  # accuracies (%) read off Figure 1: direction, landmark, action, each
     "label SFT + GRPO": (76.7, 84.0, 84.2, 84.7, 80.9, 81.7, 82.0),
     "ST-R1": (82.3, 85.8, 88.3, 86.1, 89.3, 87.6, 86.6),
 }
-PAPER_NAMES = {"base": "base", "sft": "label SFT", "st-cot": "ST-CoT", "sft-grpo": "label SFT + GRPO", "st-r1": "ST-R1"}
+PAPER_NAMES = {
+    "base": "base",
+    "sft": "label SFT",
+    "st-cot": "ST-CoT",
+    "sft-grpo": "label SFT + GRPO",
+    "st-r1": "ST-R1",
+}
 
 
 def draw(first: int, count: int) -> list:
@@ -100,7 +110,12 @@ def training(rows: int, left_out: tuple[str, ...]) -> list:
     """Read the shipped training rows, without the parts left out."""
     from stlite.data.egost import read_rows
 
-    kept = list(read_rows(DATA / "train" / f"total_test_mcq_{630 if left_out else rows}.jsonl", videos=DATA / "videos"))
+    kept = list(
+        read_rows(
+            DATA / "train" / f"total_test_mcq_{630 if left_out else rows}.jsonl",
+            videos=DATA / "videos",
+        )
+    )
     return (leave_part_out(kept, *left_out)[0] if left_out else kept)[:rows]
 
 
@@ -111,7 +126,9 @@ def keep(records: list[dict], path: Path) -> list[dict]:
         if "reply" in record:
             row["thought"] = parse(record["reply"]).way
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".part").write_bytes(gzip.compress("\n".join(map(json.dumps, kept)).encode(), mtime=0))
+    path.with_suffix(".part").write_bytes(
+        gzip.compress("\n".join(map(json.dumps, kept)).encode(), mtime=0)
+    )
     path.with_suffix(".part").replace(path)
     return kept
 
@@ -135,7 +152,9 @@ def run(arm: str, seed: int, which: str, samples: list) -> list[dict]:
     out, chosen = WORK / which / f"{arm}-{seed}", training(rows, left_out) if rows else []
     check_overlap(chosen, samples)
     stage = {
-        "sft": WORK / "sft" / f"{recipe}-{rows}-{'without-' if left_out else ''}{'-'.join(left_out)}-{seed}{long}",
+        "sft": WORK
+        / "sft"
+        / f"{recipe}-{rows}-{'without-' if left_out else ''}{'-'.join(left_out)}-{seed}{long}",
         "grpo": out,
     }
     adapter = None
@@ -164,7 +183,9 @@ def run(arm: str, seed: int, which: str, samples: list) -> list[dict]:
     if rewards:
         steps = [r for r in json.loads((out / "log.json").read_text()) if "reward" in r]
         shown = ("step", "reward", "reward_std", "completions/mean_length")
-        curve = [{k: v for k, v in r.items() if k in shown or k.endswith("_reward/mean")} for r in steps]
+        curve = [
+            {k: v for k, v in r.items() if k in shown or k.endswith("_reward/mean")} for r in steps
+        ]
         keep(curve, KEPT / which / "curves" / done.name)
     if seed == 0 and arm in ARMS:
         choices = [s for s in samples if s.kind == "choice"]
@@ -178,13 +199,19 @@ def pooled(which: str, arm: str, folder: str = "") -> list[dict]:
     """Average the records of an arm over its seeds, question by question."""
     files = sorted((KEPT / which / folder).glob(f"{arm}-[0-9].jsonl.gz"))
     runs = [kept(path) for path in files]
-    mean = {r["id"]: sum(run[i]["value"] for run in runs) / len(runs) for i, r in enumerate(runs[0])} if runs else {}
+    mean = (
+        {r["id"]: sum(run[i]["value"] for run in runs) / len(runs) for i, r in enumerate(runs[0])}
+        if runs
+        else {}
+    )
     return [r | {"value": mean[r["id"]]} for r in runs[0]] if runs else []
 
 
 def main() -> None:
     """Run the arms asked for, then write what the records say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("which", choices=("dev", "final", "follow", "report"))
     parser.add_argument("--arms", nargs="+", choices=[*ARMS, *LONGER])
     parser.add_argument("--seeds", nargs="+", type=int)
@@ -195,15 +222,30 @@ def main() -> None:
         samples = [s for s in samples if s.kind == "choice"] if args.which == "follow" else samples
         for seed in range(5):
             for arm in args.arms or (LONGER if args.which == "follow" else ARMS):
-                if seed in (args.seeds or ([0] if args.which == "dev" else SEEDS.get(arm, range(3)))):
-                    records = [r for r in run(arm, seed, args.which, samples) if r["kind"] == "choice"]
-                    print(arm, seed, f"{sum(r['value'] for r in records) / len(records):.3f}", flush=True)
+                if seed in (
+                    args.seeds or ([0] if args.which == "dev" else SEEDS.get(arm, range(3)))
+                ):
+                    records = [
+                        r for r in run(arm, seed, args.which, samples) if r["kind"] == "choice"
+                    ]
+                    print(
+                        arm,
+                        seed,
+                        f"{sum(r['value'] for r in records) / len(records):.3f}",
+                        flush=True,
+                    )
     which = "final" if args.which == "report" else args.which
     runs = {arm: rows for arm in (*ARMS, *LONGER) if (rows := pooled(which, arm))}
-    made = {"title": f"Recipes on {which} walks", "notes": notes(runs), "tables": tables(runs, which)}
+    made = {
+        "title": f"Recipes on {which} walks",
+        "notes": notes(runs),
+        "tables": tables(runs, which),
+    }
     if args.which == "report":
         longer = {arm: rows for arm in LONGER if (rows := pooled("follow", arm))}
-        made["tables"] |= {f"Follow-up: {name}": rows for name, rows in tables(longer, "follow").items()}
+        made["tables"] |= {
+            f"Follow-up: {name}": rows for name, rows in tables(longer, "follow").items()
+        }
         report.save(made, ROOT / "benchmarks" / "ablation.md")
         write_text(ROOT / "benchmarks" / "ablation.json", report.data(made))
         for name, figure in pictures(runs, which).items():
@@ -238,8 +280,15 @@ def seeds(runs: dict, which: str) -> list[dict]:
     """Set the mean of choices of every seed side by side, a row per recipe."""
     rows = []
     for arm in runs:
-        found = [mean(kept(path))[0] for path in sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz"))]
-        row = {"recipe": arm, "seeds": len(found), "mean": fmean(found), "sd": stdev(found) if len(found) > 1 else None}
+        found = [
+            mean(kept(path))[0] for path in sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz"))
+        ]
+        row = {
+            "recipe": arm,
+            "seeds": len(found),
+            "mean": fmean(found),
+            "sd": stdev(found) if len(found) > 1 else None,
+        }
         rows.append(row | {f"seed {i}": value for i, value in enumerate(found)})
     return rows
 
@@ -249,10 +298,14 @@ def beside_paper(runs: dict) -> list[dict]:
     rows = []
     for arm, name in PAPER_NAMES.items():
         if arm in runs:
-            found = {f"{task} {way}": value[0] for (task, way), value in report.cells(choices(runs[arm])).items()}
+            found = {
+                f"{task} {way}": value[0]
+                for (task, way), value in report.cells(choices(runs[arm])).items()
+            }
             rows.append({"recipe": arm, "of": "here"} | found | {"mean": mean(runs[arm])[0]})
             rows.append(
-                {"recipe": name, "of": "the paper"} | {k: v / 100 for k, v in zip([*found, "mean"], PAPER[name])}
+                {"recipe": name, "of": "the paper"}
+                | {k: v / 100 for k, v in zip([*found, "mean"], PAPER[name])}
             )
     return rows
 
@@ -266,7 +319,11 @@ def tables(runs: dict, which: str) -> dict:
     """Gather the tables: recipes beside one another and the paper, differences, gap, unseen parts, blind, routes."""
     if not runs:
         return {}
-    made = {"Recipes": report.beside(runs), "Seeds": seeds(runs, which), "Beside the paper": beside_paper(runs)}
+    made = {
+        "Recipes": report.beside(runs),
+        "Seeds": seeds(runs, which),
+        "Beside the paper": beside_paper(runs),
+    }
     by_task = {arm: report.cells(choices(rows)) for arm, rows in runs.items()}
     made["By task and way"] = [
         {"recipe": arm} | {f"{task} {way}": value[0] for (task, way), value in cells.items()}
@@ -278,22 +335,36 @@ def tables(runs: dict, which: str) -> dict:
     unseen = {arm: parts(choices(runs[arm]), "part1", "part2") for arm in UNSEEN if arm in runs}
     if len(unseen) > 1:
         made["Trained without parts 1 and 2, asked about them"] = report.beside(unseen)
-    every = {arm: chain(*map(kept, sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz")))) for arm in runs}
-    made["Thinking first"] = [{"recipe": arm} | row for arm, rows in every.items() for row in report.thinking(rows)]
-    made["Forward minus reverse"] = [{"recipe": arm} | row for arm, rows in runs.items() for row in report.gap(rows)]
+    every = {
+        arm: chain(*map(kept, sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz")))) for arm in runs
+    }
+    made["Thinking first"] = [
+        {"recipe": arm} | row for arm, rows in every.items() for row in report.thinking(rows)
+    ]
+    made["Forward minus reverse"] = [
+        {"recipe": arm} | row for arm, rows in runs.items() for row in report.gap(rows)
+    ]
     for order in ("blank", "shuffled"):
         found = {arm: rows for arm in runs if (rows := pooled(which, arm, order))}
         made[f"Frames {order} (seed 0)"] = [shown(which, arm, rows) for arm, rows in found.items()]
         for arm, rows in found.items() if order == "shuffled" else ():
-            made[f"{arm}: in order minus shuffled"] = report.differences([*zip(rows, choices(seeing(which, arm)))])[-1:]
-    made["Routes"] = [{"recipe": arm} | row for arm, rows in runs.items() for row in report.routes(rows)]
+            made[f"{arm}: in order minus shuffled"] = report.differences(
+                [*zip(rows, choices(seeing(which, arm)))]
+            )[-1:]
+    made["Routes"] = [
+        {"recipe": arm} | row for arm, rows in runs.items() for row in report.routes(rows)
+    ]
     return {name: rows for name, rows in made.items() if rows}
 
 
 def shown(which: str, arm: str, rows: list[dict]) -> dict:
     """Say how a recipe answers frames shown otherwise: all replies, and those that name one option, beside frames in order."""
     read = [r for r in rows if r["reason"] in ("right", "wrong")]
-    found = {"recipe": arm, **dict(zip(("accuracy", "low", "high"), mean(rows))), "read": len(read) / len(rows)}
+    found = {
+        "recipe": arm,
+        **dict(zip(("accuracy", "low", "high"), mean(rows))),
+        "read": len(read) / len(rows),
+    }
     found |= dict(zip(("of those read", "from", "to"), mean(read)))
     return found | {"in order": mean(seeing(which, arm))[0]}
 
@@ -308,18 +379,24 @@ def pictures(runs: dict, which: str) -> dict:
     cells = {arm: report.cells(choices(rows)) for arm, rows in runs.items()}
     main = [arm for arm in PAPER_NAMES if arm in runs]
     made = {"radar": plots.radar({arm: cells[arm] for arm in main})}
-    made["recipes"] = plots.bars({"mean of choices": {arm: mean(rows) for arm, rows in runs.items()}}, chance=0.25)
+    made["recipes"] = plots.bars(
+        {"mean of choices": {arm: mean(rows) for arm, rows in runs.items()}}, chance=0.25
+    )
     made["gap"] = plots.gap(
         {a: {r["task"]: (r["gap"], r["low"], r["high"]) for r in report.gap(runs[a])} for a in main}
     )
-    made["ladder"] = plots.ladder({"ST-R1": {rows: mean(runs[arm]) for arm, rows in LADDER.items() if arm in runs}})
+    made["ladder"] = plots.ladder(
+        {"ST-R1": {rows: mean(runs[arm]) for arm, rows in LADDER.items() if arm in runs}}
+    )
     out = {a: {"unseen parts": mean(parts(runs[a], "part1", "part2")), "seen parts": mean(parts(runs[a], "part3", "part4"))}
            for a in UNSEEN if a in runs}  # fmt: skip
     made["unseen"] = plots.bars(out, chance=0.25)
     shown = {}
     for arm in ("base", "sft-grpo", "st-r1"):
         if arm in runs:
-            orders = {"in order": seeing(which, arm)} | {o: pooled(which, arm, o) for o in ("shuffled", "blank")}
+            orders = {"in order": seeing(which, arm)} | {
+                o: pooled(which, arm, o) for o in ("shuffled", "blank")
+            }
             shown[arm] = {order: mean(records) for order, records in orders.items() if records}
     made["shown"] = plots.audit(shown, chance=0.25)
     logs = {
@@ -327,7 +404,9 @@ def pictures(runs: dict, which: str) -> dict:
         for arm in list(runs)[:8]
     }
     made["curves"] = plots.bands(
-        {arm: accuracies(runs_) for arm, runs_ in logs.items() if runs_}, "GRPO step", "accuracy reward (%)"
+        {arm: accuracies(runs_) for arm, runs_ in logs.items() if runs_},
+        "GRPO step",
+        "accuracy reward (%)",
     )
     return made
 

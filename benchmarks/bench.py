@@ -31,7 +31,11 @@ def machine() -> str:
     """Name the processor and the Python that a measurement ran on."""
     info = Path("/proc/cpuinfo")
     names = (
-        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if "model name" in line
+        ]
         if info.exists()
         else []
     )
@@ -49,7 +53,9 @@ def main() -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        took = f"{time.perf_counter() - began:.0f} s" + (f", stopped with {done.returncode}" if done.returncode else "")
+        took = f"{time.perf_counter() - began:.0f} s" + (
+            f", stopped with {done.returncode}" if done.returncode else ""
+        )
         print(f"{name}: {took}\n{done.stdout}", flush=True)
         results[name] = {"command": "python benchmarks/" + " ".join(COMMANDS[name]), "took": took, "machine": machine(),
                          "date": time.strftime("%Y-%m-%d"), "printed": done.stdout.splitlines()}  # fmt: skip

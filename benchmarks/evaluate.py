@@ -19,9 +19,13 @@ def measure(count: int, batch: int, four_bit: bool) -> dict:
     """Evaluate the same choice questions, spread over the benchmark, one at a time and in batches; questions a second."""
     samples = [s for s in questions(DATA / "benchmark", DATA / "videos")[0] if s.kind == "choice"]
     samples = samples[:: max(1, len(samples) // count)][:count]
-    generate = partial(models.generate, *models.load("tiny", four_bit=four_bit), videos=DATA / "videos")
+    generate = partial(
+        models.generate, *models.load("tiny", four_bit=four_bit), videos=DATA / "videos"
+    )
     generate(samples[:1])  # the first reply pays for what is set up once
-    generate(samples)  # all videos are read once before the clock starts, so that neither way pays for it
+    generate(
+        samples
+    )  # all videos are read once before the clock starts, so that neither way pays for it
     records, rates = {}, {}
     for size in (1, batch):
         with tempfile.TemporaryDirectory() as folder:
@@ -30,7 +34,12 @@ def measure(count: int, batch: int, four_bit: bool) -> dict:
             rates[size] = count / (time.perf_counter() - start)
     same = sum(a["reply"] == b["reply"] for a, b in zip(records[1], records[batch]))
     answers = sum(a["answer"] == b["answer"] for a, b in zip(records[1], records[batch]))
-    row = {"four_bit": four_bit, "questions": count, "batch": batch, "one_per_s": round(rates[1], 2)}
+    row = {
+        "four_bit": four_bit,
+        "questions": count,
+        "batch": batch,
+        "one_per_s": round(rates[1], 2),
+    }
     row |= {"batched_per_s": round(rates[batch], 2), "times": round(rates[batch] / rates[1], 2)}
     return row | {"same_answer": answers, "same_reply": same}
 

@@ -38,11 +38,22 @@ def run(name: str, adapter: Path | None, samples: list) -> None:
     missing = [way for way in WAYS if not (KEPT / way / f"{name}.jsonl.gz").exists()]
     model, processor = load("tiny", adapter=adapter) if missing else (None, None)
     for way in missing:
-        ask = partial(generate, model, processor, videos=ablation.WORK / "videos", max_new_tokens=ablation.TOKENS)
+        ask = partial(
+            generate,
+            model,
+            processor,
+            videos=ablation.WORK / "videos",
+            max_new_tokens=ablation.TOKENS,
+        )
         settings = {"first": way, "adapter": adapter and fingerprint(adapter)}
         out = ablation.WORK / "forced" / f"{name}-{way}"
         found = evaluate(
-            samples, partial(ask, start=partial(start, way)), out, settings=settings, batch=48, progress=False
+            samples,
+            partial(ask, start=partial(start, way)),
+            out,
+            settings=settings,
+            batch=48,
+            progress=False,
         )
         ablation.keep(found, KEPT / way / f"{name}.jsonl.gz")
 
@@ -70,21 +81,31 @@ def tables() -> dict:
             row = {"recipe": name, "asked": asked, "n": found["n"]}
             row |= {"same way": report.table([a for a, _ in pairs])[-1]["accuracy"]}
             row |= {"other way": report.table([b for _, b in pairs])[-1]["accuracy"]}
-            rows.append(row | {k: found[k] for k in ("difference", "low", "high", "p", "detectable")})
+            rows.append(
+                row | {k: found[k] for k in ("difference", "low", "high", "p", "detectable")}
+            )
     return {"The other way first, or the same": rows}
 
 
 def main() -> None:
     """Ask what is not kept yet, then write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--adapters", type=Path, help="the folder that ablation.py worked in")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    samples = [s for s in ablation.draw(ablation.FIRST["follow"], ablation.COUNT["follow"]) if s.kind == "choice"]
+    samples = [
+        s
+        for s in ablation.draw(ablation.FIRST["follow"], ablation.COUNT["follow"])
+        if s.kind == "choice"
+    ]
     for name in args.models:
         for seed in MODELS[name] if args.adapters else ():
-            stage = ("sft", f"st-cot-252--{seed}") if name == "st-cot" else ("final", f"{name}-{seed}")
+            stage = (
+                ("sft", f"st-cot-252--{seed}") if name == "st-cot" else ("final", f"{name}-{seed}")
+            )
             run(f"{name}-{seed}", args.adapters.joinpath(*stage, "adapter"), samples)
         if not MODELS[name]:
             run(name, None, samples)

@@ -46,21 +46,35 @@ def measure(preset: str, frames: int, group: int, tokens: int) -> dict:
     models.attach(processor, partial(read_clip, frames=frames, **reading))
     rows = list(read_rows(DATA / "train" / "total_test_mcq_63.jsonl"))[:STEPS]
     moments = []
-    clock = type("Clock", (TrainerCallback,), {"on_step_end": lambda *_, **__: moments.append(time.perf_counter())})
+    clock = type(
+        "Clock",
+        (TrainerCallback,),
+        {"on_step_end": lambda *_, **__: moments.append(time.perf_counter())},
+    )
     how = {"videos": DATA / "videos", "max_steps": STEPS, "gradient_accumulation_steps": max(group, 1), "dry": True,
            "per_device_train_batch_size": 1, "disable_tqdm": True, "save_strategy": "no", "callbacks": [clock()]}  # fmt: skip
     if group:
         how |= {"rewards": [lengths], "num_generations": group, "max_completion_length": tokens}
     with tempfile.TemporaryDirectory() as out:
         (train.grpo if group else train.sft)(model, processor, rows, out, **how)
-    return {"peak GB": round(gates.peak() / 1e9, 2), "s/step": round((moments[-1] - moments[0]) / (STEPS - 1), 2)}
+    return {
+        "peak GB": round(gates.peak() / 1e9, 2),
+        "s/step": round((moments[-1] - moments[0]) / (STEPS - 1), 2),
+    }
 
 
 def line(preset: str, frames: int, group: int, tokens: int, card: float) -> dict:
     """Measure one setting in its own process, unless the plan says that it does not fit."""
-    row = {"preset": preset, "stage": "GRPO" if group else "SFT", "frames": frames, "G": group or ""}
+    row = {
+        "preset": preset,
+        "stage": "GRPO" if group else "SFT",
+        "frames": frames,
+        "G": group or "",
+    }
     if preset in SHAPES:
-        row["plan GB"] = plan(preset, frames, generations=group, completion=tokens, batch=1, prompts=1)["total"]
+        row["plan GB"] = plan(
+            preset, frames, generations=group, completion=tokens, batch=1, prompts=1
+        )["total"]
         if row["plan GB"] + 1 > card:
             return row | {"note": "not tried: predicted not to fit"}
     command = [sys.executable, __file__, "--one", json.dumps([preset, frames, group, tokens])]
@@ -78,12 +92,20 @@ def table(rows: list[dict], device: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="*", help="presets, local folders or hub ids")
     parser.add_argument("--frames", nargs="*", type=int, default=[8, 16])
-    parser.add_argument("--groups", nargs="*", type=int, default=[0, 4, 8], help="sizes of a group; 0 is SFT")
+    parser.add_argument(
+        "--groups", nargs="*", type=int, default=[0, 4, 8], help="sizes of a group; 0 is SFT"
+    )
     parser.add_argument("--tokens", type=int, default=256, help="the longest reply")
-    parser.add_argument("--cpu", action="store_true", help="try the script on the tiny preset; peaks are the process's")
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="try the script on the tiny preset; peaks are the process's",
+    )
     parser.add_argument("--out", type=Path, default=Path())
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -101,7 +123,9 @@ def main() -> None:
             for group in args.groups:
                 rows.append(line(model, frames, group, args.tokens, card))
                 (args.out / "gpu_check.md").write_text(table(rows, versions()))
-                (args.out / "gpu_check.json").write_text(json.dumps({"device": versions(), "rows": rows}, indent=1))
+                (args.out / "gpu_check.json").write_text(
+                    json.dumps({"device": versions(), "rows": rows}, indent=1)
+                )
                 print(table(rows[-1:], "").splitlines()[-1], flush=True)
 
 

@@ -23,7 +23,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 VIDEOS = ROOT / "sample_data" / "videos"
-SIZES = {"tiny": {"prompts": 4, "steps": 5, "completion": 64}, "100M": {"prompts": 1, "steps": 3, "completion": 64}}
+SIZES = {
+    "tiny": {"prompts": 4, "steps": 5, "completion": 64},
+    "100M": {"prompts": 1, "steps": 3, "completion": 64},
+}
 WAYS = ("images", "native", "ours")
 
 
@@ -55,14 +58,21 @@ def as_images(samples):
     chats, frames = {}, {}
     for sample in samples:
         texts = [
-            (m["role"], [p["text"] for p in m["content"] if p["type"] == "text"]) for m in prompts.messages(sample)
+            (m["role"], [p["text"] for p in m["content"] if p["type"] == "text"])
+            for m in prompts.messages(sample)
         ]
         chats[sample.id] = [{"role": role, "content": "".join(said)} for role, said in texts]
-        clip = read_clip(sample.video, PRESETS["tiny"]["frames"], PRESETS["tiny"]["max_pixels"], root=VIDEOS)
+        clip = read_clip(
+            sample.video, PRESETS["tiny"]["frames"], PRESETS["tiny"]["max_pixels"], root=VIDEOS
+        )
         frames[sample.id] = [Image.fromarray(f) for f in clip.frames]
     plain = OUR_ROWS(samples).with_format(None)
     return plain.with_transform(
-        lambda batch: {**batch, "prompt": [chats[i] for i in batch["id"]], "images": [frames[i] for i in batch["id"]]}
+        lambda batch: {
+            **batch,
+            "prompt": [chats[i] for i in batch["id"]],
+            "images": [frames[i] for i in batch["id"]],
+        }
     )
 
 
@@ -140,7 +150,9 @@ def watch(trainer, processor) -> tuple[list[dict], Counter]:
     timed(trainer, "_tokenize_prompts", "processor")
     timed(trainer, "_generate_single_turn", "rest")
     timed(trainer.accelerator, "backward", "backward")
-    core.model.visual.patch_embed.register_forward_pre_hook(lambda m, args: counts.update(tower=len(args[0])))
+    core.model.visual.patch_embed.register_forward_pre_hook(
+        lambda m, args: counts.update(tower=len(args[0]))
+    )
     core.model.language_model.register_forward_pre_hook(lambda m, args, kwargs: counts.update(
         tokens=kwargs["inputs_embeds"].shape[:2].numel() if kwargs["inputs_embeds"].shape[1] > 1 else 0), with_kwargs=True)  # fmt: skip
     real = trainer._generate_single_turn
@@ -181,7 +193,10 @@ def one(way: str, name: str, out: str) -> dict:
     size, rewards = SIZES[name], PRESETS["st-r1"] if name == "tiny" else [by_content]
     source = "tiny" if name == "tiny" else random_model(f"{out}/model")
     samples = list(
-        {s.video: s for s in read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl", videos=VIDEOS)}.values()
+        {
+            s.video: s
+            for s in read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl", videos=VIDEOS)
+        }.values()
     )
     model, processor = load(source, four_bit=name == "tiny")
     if name != "tiny":
@@ -190,7 +205,9 @@ def one(way: str, name: str, out: str) -> dict:
 
         attach(
             processor,
-            functools.partial(read_clip, **{k: settings("tiny")[k] for k in ("frames", "max_pixels", "multiple")}),
+            functools.partial(
+                read_clip, **{k: settings("tiny")[k] for k in ("frames", "max_pixels", "multiple")}
+            ),
         )
     with looking(processor, VIDEOS):
         trainer = build(way, model, processor, samples[: size["prompts"]], size, out, rewards)
@@ -215,7 +232,12 @@ def main() -> None:
         rows = {}
         for way in WAYS:
             with tempfile.TemporaryDirectory() as out:
-                env = {**os.environ, "OMP_NUM_THREADS": threads, "STLITE_CACHE": f"{out}/cache", "HF_HUB_OFFLINE": "1"}
+                env = {
+                    **os.environ,
+                    "OMP_NUM_THREADS": threads,
+                    "STLITE_CACHE": f"{out}/cache",
+                    "HF_HUB_OFFLINE": "1",
+                }
                 command = [sys.executable, "-W", "ignore", __file__, "--one", way, name, out]
                 done = subprocess.run(command, env=env, capture_output=True, text=True)
             if done.returncode:
@@ -225,13 +247,20 @@ def main() -> None:
         ours, plain = rows["ours"], rows["native"]
         same = {k: [plain[k], ours[k]] for k in ("replies", "grad_norm", "entropy")}
         print(json.dumps({"model": name, "first step, native and ours": same}), flush=True)
-        if ours["replies"] == plain["replies"] and abs(ours["grad_norm"] / plain["grad_norm"] - 1) > 1e-3:
+        if (
+            ours["replies"] == plain["replies"]
+            and abs(ours["grad_norm"] / plain["grad_norm"] - 1) > 1e-3
+        ):
             sys.exit("the same replies gave other gradients")
         for way in WAYS[:2]:
             ratios = {
-                k: round(rows["ours"][k] / rows[way][k], 2) for k in ("step", "first", "peak_gb", "after_loading_gb")
+                k: round(rows["ours"][k] / rows[way][k], 2)
+                for k in ("step", "first", "peak_gb", "after_loading_gb")
             }
-            print(json.dumps({"model": name, "ours against": way, "threads": int(threads), **ratios}), flush=True)
+            print(
+                json.dumps({"model": name, "ours against": way, "threads": int(threads), **ratios}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

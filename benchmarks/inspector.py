@@ -46,7 +46,9 @@ def measure(lab: Lab) -> dict[str, float]:
         page.wait_for_timeout(500)
         steps.append(timed(lambda i=i: (page.keyboard.press("j"), shown(page, f"{i} of 1000"))))
     text = page.locator("input[placeholder=text]")
-    find = timed(lambda: (text.fill("back? 3"), text.press("Enter"), shown(page, "1 of 125 (1000 in all)")))
+    find = timed(
+        lambda: (text.fill("back? 3"), text.press("Enter"), shown(page, "1 of 125 (1000 in all)"))
+    )
     return {
         "open": first,
         "open again": again,

@@ -14,16 +14,40 @@ from stlite.data.checks import examine
 from stlite.data.egost import build, read_rows, write_rows
 
 TURNS = ("turn left", "turn right", "go straight")
-PLACES = ("gate", "car park", "junction", "road", "red door", "bench", "stairs", "white sofa", "fountain", "bridge")
-DEEDS = ("open the door", "pick up the cup", "sit down", "switch on the lamp", "push the chair", "take the book")
+PLACES = (
+    "gate",
+    "car park",
+    "junction",
+    "road",
+    "red door",
+    "bench",
+    "stairs",
+    "white sofa",
+    "fountain",
+    "bridge",
+)
+DEEDS = (
+    "open the door",
+    "pick up the cup",
+    "sit down",
+    "switch on the lamp",
+    "push the chair",
+    "take the book",
+)
 
 
 def rows(count: int):
     """Make samples of invented walks: six to a video, of six, four and five steps, with traces."""
     rng = random.Random(0)
     for i in range(count // 6):
-        walk = {"direction": rng.choices(TURNS, k=6), "landmark": rng.sample(PLACES, 4), "action": rng.sample(DEEDS, 5)}
-        yield from build(f"part4_clip/{i}.mp4", walk, id=f"w{i}", part="part4", pool={"landmark": PLACES})
+        walk = {
+            "direction": rng.choices(TURNS, k=6),
+            "landmark": rng.sample(PLACES, 4),
+            "action": rng.sample(DEEDS, 5),
+        }
+        yield from build(
+            f"part4_clip/{i}.mp4", walk, id=f"w{i}", part="part4", pool={"landmark": PLACES}
+        )
 
 
 def measure(count: int) -> dict:
@@ -35,9 +59,20 @@ def measure(count: int) -> dict:
         read = clocks()
         findings = examine(samples)
         end = clocks()
-    times = {"read_s": read[1] - start[1], "examine_s": end[1] - read[1], "both_s": end[1] - start[1]}
-    times |= {"wall_s": end[0] - start[0], "MB": size / 1e6, "before_MiB": before, "peak_MiB": peak()}
-    return {"rows": len(samples), "findings": len(findings)} | {name: round(value, 1) for name, value in times.items()}
+    times = {
+        "read_s": read[1] - start[1],
+        "examine_s": end[1] - read[1],
+        "both_s": end[1] - start[1],
+    }
+    times |= {
+        "wall_s": end[0] - start[0],
+        "MB": size / 1e6,
+        "before_MiB": before,
+        "peak_MiB": peak(),
+    }
+    return {"rows": len(samples), "findings": len(findings)} | {
+        name: round(value, 1) for name, value in times.items()
+    }
 
 
 def clocks() -> tuple[float, float]:

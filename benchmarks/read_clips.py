@@ -32,7 +32,9 @@ def shrink(image, pixels):
 
     scale = math.sqrt(pixels / (image.shape[0] * image.shape[1]))
     return np.asarray(
-        Image.fromarray(image).resize([round(side * scale) for side in image.shape[1::-1]], Image.BICUBIC)
+        Image.fromarray(image).resize(
+            [round(side * scale) for side in image.shape[1::-1]], Image.BICUBIC
+        )
     )
 
 
@@ -60,12 +62,16 @@ def _decord(path, indices, pixels):
 
 
 def decord(path, count, pixels):
-    return _decord(path, lambda length, fps: np.linspace(0, length - 1, count).round().astype(int), pixels)
+    return _decord(
+        path, lambda length, fps: np.linspace(0, length - 1, count).round().astype(int), pixels
+    )
 
 
 def release(path, count, pixels):
     """Decode two frames a second as qwen-vl-utils does, keep as many as asked."""
-    at = lambda length, fps: np.linspace(0, length - 1, max(4, round(length / fps * 2))).round().astype(int)  # noqa: E731
+    at = lambda length, fps: (
+        np.linspace(0, length - 1, max(4, round(length / fps * 2))).round().astype(int)
+    )  # noqa: E731
     frames, seconds = _decord(path, at, pixels)
     keep = np.linspace(0, len(frames) - 1, count).round().astype(int)
     return [frames[i] for i in keep], seconds[keep]
@@ -80,10 +86,15 @@ def pyav(path, count, pixels, seek=False):
         stream.thread_type = "AUTO"
         base, first = float(stream.time_base), stream.start_time or 0
         times = np.linspace(0, container.duration / 1e6 - 1 / float(stream.average_rate), count)
-        found = _sought(container, stream, times, base, first) if seek else _all(container, stream, times, base, first)
-        return [shrink(np.rot90(f.to_ndarray(format="rgb24"), f.rotation // 90), pixels) for _, f in found], [
-            at for at, _ in found
-        ]
+        found = (
+            _sought(container, stream, times, base, first)
+            if seek
+            else _all(container, stream, times, base, first)
+        )
+        return [
+            shrink(np.rot90(f.to_ndarray(format="rgb24"), f.rotation // 90), pixels)
+            for _, f in found
+        ], [at for at, _ in found]
 
 
 def pyav_seek(path, count, pixels):
@@ -94,7 +105,9 @@ def _all(container, stream, times, base, first):
     frames, best = container.decode(stream), [(math.inf, None)] * len(times)
     for frame in frames:
         at = frame.pts * base - first * base
-        for i in np.flatnonzero(np.abs(times - at) < [abs(t - b) for t, (b, _) in zip(times, best)]):
+        for i in np.flatnonzero(
+            np.abs(times - at) < [abs(t - b) for t, (b, _) in zip(times, best)]
+        ):
             best[i] = at, frame
     return best
 
@@ -117,7 +130,9 @@ def torchcodec(path, count, pixels):
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(str(path), seek_mode="exact", dimension_order="NHWC")
-    batch = decoder.get_frames_at(np.linspace(0, len(decoder) - 1, count).round().astype(int).tolist())
+    batch = decoder.get_frames_at(
+        np.linspace(0, len(decoder) - 1, count).round().astype(int).tolist()
+    )
     return [shrink(frame.numpy(), pixels) for frame in batch.data], batch.pts_seconds.numpy()
 
 
@@ -135,8 +150,14 @@ def judge(made, frames, seconds, count):
     wanted = np.linspace(0, every[-1], count)
     near = np.abs(every[:, None] - wanted).min(0)
     true = [known[n] - min(known.values()) if n in known else math.nan for n in numbers]
-    steps = np.maximum(near, np.gradient(wanted) / 2)  # another frame of the same stretch of time is right too
-    wrong = sum(not abs(t - w) <= s + 1e-3 for t, w, s in zip(true, wanted, steps)) if len(every) >= count else 0
+    steps = np.maximum(
+        near, np.gradient(wanted) / 2
+    )  # another frame of the same stretch of time is right too
+    wrong = (
+        sum(not abs(t - w) <= s + 1e-3 for t, w, s in zip(true, wanted, steps))
+        if len(every) >= count
+        else 0
+    )
     repeats = 0 if len(every) < count else len(numbers) - len(set(numbers))
     return wrong, repeats, sum(abs(t - s) > half + 1e-3 for t, s in zip(true, seconds))
 
@@ -152,14 +173,19 @@ def measure(readers, made, count, pixels):
             best[reader], found[reader] = None, type(error).__name__
         else:
             best[reader] = min(best.get(reader, math.inf), CLOCK() - start)
-    return {r: (best[r], judge(made, *found[r], count) if made.times and best[r] else found[r]) for r in readers}
+    return {
+        r: (best[r], judge(made, *found[r], count) if made.times and best[r] else found[r])
+        for r in readers
+    }
 
 
 def cell(seconds, said):
     if seconds is None:
         return said
     wrong = any(said) and isinstance(said[0], int)
-    return f"{seconds * 1000:.3g} ms" + (f", **{said[0]} wrong, {said[1]} twice, {said[2]} late**" if wrong else "")
+    return f"{seconds * 1000:.3g} ms" + (
+        f", **{said[0]} wrong, {said[1]} twice, {said[2]} late**" if wrong else ""
+    )
 
 
 def row(kind, made, count, pixels, readers):
@@ -167,7 +193,9 @@ def row(kind, made, count, pixels, readers):
     os.environ["STLITE_CACHE"] = "off"
     found = measure(readers, made, count, pixels)
     os.environ["STLITE_CACHE"] = str(made.path.parent / "cache")
-    found |= measure([ours_kept], made, count, pixels) | {"warm": measure([ours], made, count, pixels)[ours]}
+    found |= measure([ours_kept], made, count, pixels) | {
+        "warm": measure([ours], made, count, pixels)[ours]
+    }
     rivals = [found[reader] for reader in (decord, pyav, pyav_seek) if reader in found]
     right = [seconds for seconds, said in rivals if seconds and not any(said)]
     ratio = f"{found[ours][0] / min(right):.2f}" if right and found[ours][0] else "–"
@@ -185,8 +213,17 @@ def large(folder):
 
 def main(kinds):
     warnings.simplefilter("ignore", ClipWarning)
-    readers = [reader for reader in READERS if reader.__name__ in os.environ.get("READERS", reader.__name__)]
-    names = [*(reader.__name__ for reader in readers), "ours, kept", "ours, warm", "ours / best right"]
+    readers = [
+        reader
+        for reader in READERS
+        if reader.__name__ in os.environ.get("READERS", reader.__name__)
+    ]
+    names = [
+        *(reader.__name__ for reader in readers),
+        "ours, kept",
+        "ours, warm",
+        "ours / best right",
+    ]
     print("| kind | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for kind in kinds or [*clips.GOOD, *clips.BROKEN, "large"]:

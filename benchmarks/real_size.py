@@ -43,7 +43,9 @@ def build(folder: str) -> None:
            ("image_token", "image_pad"), ("vision_start_token", "vision_start"), ("vision_end_token", "vision_end"))}  # fmt: skip
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    config = hf.Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+    config = hf.Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision, tie_word_embeddings=True, **ids
+    )
     net = hf.Qwen2_5_VLForConditionalGeneration(config)
     print(json.dumps({"weights": sum(p.numel() for p in net.parameters())}), flush=True)
     net.save_pretrained(folder)
@@ -62,9 +64,14 @@ def stage(name: str, folder: str) -> None:
     model, processor = load(folder)
     reading = {k: settings(NAME)[k] for k in ("frames", "max_pixels", "multiple")}
     attach(processor, partial(read_clip, **reading))
-    loaded, rows = time.perf_counter(), list(read_rows(DATA / "train" / "total_test_mcq_63.jsonl"))[:1]
+    loaded, rows = (
+        time.perf_counter(),
+        list(read_rows(DATA / "train" / "total_test_mcq_63.jsonl"))[:1],
+    )
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here, without what loading took
+    Path("/proc/self/clear_refs").write_text(
+        "5"
+    )  # the peak counts from here, without what loading took
     how = {"videos": DATA / "videos", "max_steps": 1, "save_strategy": "no", "gradient_checkpointing": True,
            "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "disable_tqdm": True}  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
@@ -77,7 +84,11 @@ def stage(name: str, folder: str) -> None:
             }
         (train.grpo if name == "grpo" else train.sft)(model, processor, rows, out, **how)
         log = json.loads(Path(out, "log.json").read_text())
-    peak = next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    peak = next(
+        int(x.split()[1])
+        for x in Path("/proc/self/status").read_text().splitlines()
+        if x.startswith("VmHWM")
+    )
     planned = memory.plan(NAME, generations=2 * (name == "grpo"), completion=16, batch=1, prompts=1, bytes_=4, **{k: reading[k] for k in ("frames", "max_pixels")})  # fmt: skip
     found = {
         "stage": name,
@@ -85,7 +96,12 @@ def stage(name: str, folder: str) -> None:
         "plan_gb": planned["total"],
         "load_s": round(loaded - began),
     }
-    print(json.dumps(found | {"step_s": round(time.perf_counter() - loaded), "loss": log[0].get("loss")}), flush=True)
+    print(
+        json.dumps(
+            found | {"step_s": round(time.perf_counter() - loaded), "loss": log[0].get("loss")}
+        ),
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -99,8 +115,12 @@ def main() -> None:
                 **os.environ,
             }
             command = [sys.executable, "-W", "ignore", __file__, name, folder]
-            subprocess.run(command, check=True, env=env | {"HF_HUB_OFFLINE": "1", "STLITE_CACHE": "off"})
+            subprocess.run(
+                command, check=True, env=env | {"HF_HUB_OFFLINE": "1", "STLITE_CACHE": "off"}
+            )
 
 
 if __name__ == "__main__":
-    build(sys.argv[2]) if sys.argv[1:2] == ["build"] else stage(*sys.argv[1:3]) if sys.argv[1:] else main()
+    build(sys.argv[2]) if sys.argv[1:2] == ["build"] else stage(*sys.argv[1:3]) if sys.argv[
+        1:
+    ] else main()

@@ -65,7 +65,13 @@ def frames(count: int, out: str) -> float:
     samples = list(read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl", videos=VIDEOS))
     generate(model, processor, samples[-1:], videos=VIDEOS, max_new_tokens=1)
     began = time.perf_counter()
-    generate(model, processor, list({s.video: s for s in samples}.values())[:8], videos=VIDEOS, max_new_tokens=1)
+    generate(
+        model,
+        processor,
+        list({s.video: s for s in samples}.values())[:8],
+        videos=VIDEOS,
+        max_new_tokens=1,
+    )
     return time.perf_counter() - began
 
 
@@ -81,7 +87,9 @@ def step(group: int, completion: int, out: str) -> float:
     settings = train.GRPO | {"num_generations": group, "per_device_train_batch_size": group, "max_steps": 4, "save_strategy": "no",
                              "gradient_accumulation_steps": 1, "max_completion_length": completion, "disable_tqdm": True}  # fmt: skip
     with looking(processor, VIDEOS):
-        trainer = train.make_trainer(model, processor, samples, out, PRESETS["st-r1"], settings=settings)
+        trainer = train.make_trainer(
+            model, processor, samples, out, PRESETS["st-r1"], settings=settings
+        )
         trainer.generation_config.min_new_tokens = completion
         seconds, plain = [], trainer.training_step
 
@@ -100,7 +108,9 @@ def one(axis: str, size: int, out: str) -> dict:
     """Measure one point: seconds, and the peak memory of the process (GB)."""
     measure = {"G": lambda: step(size, 64, out), "completion": lambda: step(8, size, out)}
     seconds = (
-        measure[axis]() if axis in measure else {"videos": videos, "rows": rows, "frames": frames}[axis](size, out)
+        measure[axis]()
+        if axis in measure
+        else {"videos": videos, "rows": rows, "frames": frames}[axis](size, out)
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"axis": axis, "size": size, "seconds": round(seconds, 3), "peak_gb": round(peak, 3)}
@@ -121,7 +131,10 @@ def main() -> None:
             print(json.dumps(points[-1]), flush=True)
         logs = [np.log([p[k] for p in points]) for k in ("size", "seconds", "peak_gb")]
         slopes = [round(float(np.polyfit(logs[0], values, 1)[0]), 2) for values in logs[1:]]
-        print(json.dumps({"axis": axis, "slope_seconds": slopes[0], "slope_memory": slopes[1]}), flush=True)
+        print(
+            json.dumps({"axis": axis, "slope_seconds": slopes[0], "slope_memory": slopes[1]}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

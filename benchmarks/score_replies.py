@@ -14,7 +14,16 @@ from stlite.rewards.parse import parse
 from stlite.rewards.rewards import PRESETS
 
 HERE = Path(__file__).resolve().parent.parent
-HOSTILE = ("<think>", "<think></think>", "the answer is ", "A and ", "turn left ", "thinking forward ", "\n", "🤖")
+HOSTILE = (
+    "<think>",
+    "<think></think>",
+    "the answer is ",
+    "A and ",
+    "turn left ",
+    "thinking forward ",
+    "\n",
+    "🤖",
+)
 
 
 def rate(function, items: list, seconds: float = 2.0) -> int:
@@ -29,12 +38,17 @@ def rate(function, items: list, seconds: float = 2.0) -> int:
 
 def lines(name: str) -> list[dict]:
     """Read a file of kept test data."""
-    return [json.loads(line) for line in (HERE / "tests" / "data" / name).read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (HERE / "tests" / "data" / name).read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def choice(row: dict) -> tuple[Sample, str]:
     """Make a kept reply a pair that can be scored."""
-    return Sample("1", "a.mp4", "landmark", "forward", "Which?", row["letter"] or "A", row["options"]), row["reply"]
+    return Sample(
+        "1", "a.mp4", "landmark", "forward", "Which?", row["letter"] or "A", row["options"]
+    ), row["reply"]
 
 
 def reward(sample: Sample, reply: str) -> list:
@@ -53,14 +67,23 @@ def seconds(text: str) -> float:
 
 def measure() -> dict:
     """Measure scoring of kept and of taught replies, routes, rewards, and the slowest megabytes."""
-    taught = [(s, prompts.target(s)) for s in egost.read_rows(HERE / "sample_data/train/total_test_mcq_630.jsonl")]
-    routes = [(row["reference"], said) for row in lines("routes.jsonl") for said in row["right"] + row["swapped"]]
+    taught = [
+        (s, prompts.target(s))
+        for s in egost.read_rows(HERE / "sample_data/train/total_test_mcq_630.jsonl")
+    ]
+    routes = [
+        (row["reference"], said)
+        for row in lines("routes.jsonl")
+        for said in row["right"] + row["swapped"]
+    ]
     return {
         "awkward choice replies / s": rate(score, [choice(row) for row in lines("replies.jsonl")]),
         "taught chains of choices / s": rate(score, taught),
         "routes / s": rate(compare, routes),
         "replies through four rewards / s": rate(reward, taught),
-        "seconds for 1 MB": {unit: seconds(unit * (2**20 // len(unit.encode()))) for unit in HOSTILE},
+        "seconds for 1 MB": {
+            unit: seconds(unit * (2**20 // len(unit.encode()))) for unit in HOSTILE
+        },
     }
 
 

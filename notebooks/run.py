@@ -27,14 +27,26 @@ if "google.colab" in sys.modules:  # elsewhere the cell does nothing
     !pip install -q -r /content/stlite/requirements.txt
     %cd -q /content/stlite/notebooks
 sys.path.insert(0, "..")"""
-MADE = ("example.json", "base", "st-cot", "st-r1", "report.html", "report.txt", "inspected.html")  # by running alone
+MADE = (
+    "example.json",
+    "base",
+    "st-cot",
+    "st-r1",
+    "report.html",
+    "report.txt",
+    "inspected.html",
+)  # by running alone
 
 
 def opening(name: str) -> tuple[str, str]:
     """Return a notebook's badge and install cell, with the repository's address as pyproject.toml has it."""
-    address = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    address = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["urls"][
+        "Repository"
+    ]
     place = address.replace("https://github.com/", f"{COLAB}/github/")
-    badge = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({place}/blob/main/notebooks/{name})"
+    badge = (
+        f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({place}/blob/main/notebooks/{name})"
+    )
     return badge, INSTALL.format(address=address)
 
 
@@ -59,7 +71,9 @@ class Progress(NotebookClient):
         """Execute one cell, with a line on screen for a code cell."""
         started = time.perf_counter()
         if cell.cell_type == "code":
-            first = next((line for line in cell.source.splitlines() if line and not line.startswith("#")), "")
+            first = next(
+                (line for line in cell.source.splitlines() if line and not line.startswith("#")), ""
+            )
             print(f"  {index:2d}  {first[:88]:88s}", end="", flush=True)
         done = await super().async_execute_cell(cell, index, *args, **kwargs)
         if cell.cell_type == "code":
@@ -87,25 +101,35 @@ def execute(path: Path, out: Path) -> None:
 
 def clean(book) -> None:
     """Drop what a committed notebook must not hold: widgets (a picture beside one stays), timings, progress, stderr."""
-    book.metadata = {k: book.metadata[k] for k in ("kernelspec", "language_info") if k in book.metadata}
+    book.metadata = {
+        k: book.metadata[k] for k in ("kernelspec", "language_info") if k in book.metadata
+    }
     for cell in book.cells:
         cell.metadata = {}
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not _only_widget(o)]
+            cell.outputs = [
+                o for o in cell.outputs if o.get("name") != "stderr" and not _only_widget(o)
+            ]
 
 
 def _only_widget(output) -> bool:
     """Take the widget out of an output; say whether nothing but its name is left."""
     data = output.get("data", {})
-    return data.pop("application/vnd.jupyter.widget-view+json", None) is not None and set(data) <= {"text/plain"}
+    return data.pop("application/vnd.jupyter.widget-view+json", None) is not None and set(data) <= {
+        "text/plain"
+    }
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("numbers", nargs="*", help="the first digits of notebooks, in order")
     parser.add_argument("--keep", action="store_true", help="write outputs back into the notebooks")
-    parser.add_argument("--address", action="store_true", help="write the repository's address into all notebooks")
+    parser.add_argument(
+        "--address", action="store_true", help="write the repository's address into all notebooks"
+    )
     args = parser.parse_args()
     if not (args.numbers or args.address):
         parser.error("expected numbers or --address")
@@ -125,10 +149,16 @@ def run(numbers: list[str], keep: bool) -> None:
         (path,) = HERE.glob(f"{number}_*.ipynb")
         print(path.name, flush=True)
         execute(path, path if keep else runs / "notebooks" / path.name)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (
+        2**30 if sys.platform == "darwin" else 2**20
+    )
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes, {peak:.1f} GB at the most")
     if (runs / "report.txt").exists():
-        print((runs / "report.txt").read_text(), f"report: {os.path.relpath(runs / 'report.html')}", sep="\n")
+        print(
+            (runs / "report.txt").read_text(),
+            f"report: {os.path.relpath(runs / 'report.html')}",
+            sep="\n",
+        )
 
 
 if __name__ == "__main__":

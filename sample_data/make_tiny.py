@@ -60,11 +60,32 @@ TEXT_WALK = "The walk:"
 
 def phrases() -> list[str]:
     """List the phrases that are one token each: the fixed wording of prompts and chains, steps, landmarks, letters."""
-    fixed = [prompts.OPENING, "Based on this video,", "Please describe in detail how to get to the final location."]
+    fixed = [
+        prompts.OPENING,
+        "Based on this video,",
+        "Please describe in detail how to get to the final location.",
+    ]
     fixed += [f" {q}" for (task, _), q in prompts.QUESTIONS.items() if task != "route"]
-    fixed += [prompts.QUESTIONS["route", "reverse"], f" {prompts.INSTRUCTION}", f" {prompts.DIRECT_INSTRUCTION}"]
-    fixed += [" Options:", f"\n\nInstructions: {prompts.CHOOSE}", "Let's start by thinking", " And then think about"]
-    fixed += [" Hence, the correct answer is", "<think>", "</think>", "<answer>", "</answer>", " <answer>", TEXT_WALK]
+    fixed += [
+        prompts.QUESTIONS["route", "reverse"],
+        f" {prompts.INSTRUCTION}",
+        f" {prompts.DIRECT_INSTRUCTION}",
+    ]
+    fixed += [
+        " Options:",
+        f"\n\nInstructions: {prompts.CHOOSE}",
+        "Let's start by thinking",
+        " And then think about",
+    ]
+    fixed += [
+        " Hence, the correct answer is",
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        " <answer>",
+        TEXT_WALK,
+    ]
     fixed += [f" {letter}." for letter in "ABCDEFGH"] + ["user\n", "assistant\n", "system\n"]
     steps = [AROUND, *walks.TURNS, *walks.LANDMARKS, *walks.ALL_ACTIONS]
     return fixed + [lead + step for step in steps for lead in ("", " ")]
@@ -96,15 +117,28 @@ def tokenizer() -> PreTrainedTokenizerFast:
         "G",
         "H",
     ]
-    pieces = phrases() + [f" {w}" for w in words] + list("ABCDEFGH") + ["user", "assistant", ",", ", then", ".", "\n"]
+    pieces = (
+        phrases()
+        + [f" {w}" for w in words]
+        + list("ABCDEFGH")
+        + ["user", "assistant", ",", ", then", ".", "\n"]
+    )
     byte = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     vocab = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab += [p for p in ("".join(part for part, _ in byte.pre_tokenize_str(p)) for p in pieces) if p not in vocab]
+    vocab += [
+        p
+        for p in ("".join(part for part, _ in byte.pre_tokenize_str(p)) for p in pieces)
+        if p not in vocab
+    ]
     vocab = list(dict.fromkeys(vocab))
     core = Tokenizer(BPE({p: i for i, p in enumerate(vocab)}, [], ignore_merges=True))
     longest = sorted(pieces, key=len, reverse=True)
-    pattern = "|".join([*map(re.escape, longest), r" ?[A-Za-z]+", r"\s+", r"[^A-Za-z\s]"]).replace("'", "'")
-    core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), byte])
+    pattern = "|".join([*map(re.escape, longest), r" ?[A-Za-z]+", r"\s+", r"[^A-Za-z\s]"]).replace(
+        "'", "'"
+    )
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), byte]
+    )
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     return PreTrainedTokenizerFast(
@@ -139,7 +173,9 @@ def model(tok: PreTrainedTokenizerFast) -> Qwen2VLForConditionalGeneration:
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
     )  # fmt: skip
     net = Qwen2VLForConditionalGeneration(config)
-    net.generation_config.update(eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], do_sample=False)
+    net.generation_config.update(
+        eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], do_sample=False
+    )
     return net
 
 
@@ -163,9 +199,9 @@ def frame_times(walk: dict, fps: int = 8) -> np.ndarray:
 def view(walk: dict) -> np.ndarray:
     """Render a walk's sampled frames, averaged down as a video reader does: uint8 (FRAMES, SIZE, SIZE, 3)."""
     wide = walks.render(walk, frame_times(walk), 2 * SIZE).astype(np.uint16)
-    return ((wide[:, ::2, ::2] + wide[:, 1::2, ::2] + wide[:, ::2, 1::2] + wide[:, 1::2, 1::2] + 2) // 4).astype(
-        np.uint8
-    )
+    return (
+        (wide[:, ::2, ::2] + wide[:, 1::2, ::2] + wide[:, ::2, 1::2] + wide[:, 1::2, 1::2] + 2) // 4
+    ).astype(np.uint8)
 
 
 def pool(path: Path, count: int, first: int) -> None:
@@ -184,7 +220,11 @@ def ask(walk: dict, rng: random.Random):
     """Make one choice question, task and way at random, with options as hard as those of the shipped data."""
     forward, reverse = walks.annotation(walk)
     task = rng.choice([t for t in forward if t != "route"])
-    pool = {"direction": list(walks.TURNS), "landmark": walks.LANDMARKS, "action": walks.ALL_ACTIONS}
+    pool = {
+        "direction": list(walks.TURNS),
+        "landmark": walks.LANDMARKS,
+        "action": walks.ALL_ACTIONS,
+    }
     made = build(
         "x.mp4", {task: forward[task]}, {task: reverse[task]}, id=walk["id"], part=str(walk["part"]), group="x", pool=pool,
         seed=rng.random(),
@@ -202,7 +242,9 @@ def easier(sample, rng: random.Random, hard: float):
         while len(keep) < 3:
             walk = walks.draw(rng.randrange(10**9), int(sample.part), "base")
             keep.append(" ".join(walks.annotation(walk)[sample.way == "reverse"][sample.task]))
-    keep = [sample.gold, *dict.fromkeys(o for o in keep if o != sample.gold)][: rng.choice((2, 3, 4))]
+    keep = [sample.gold, *dict.fromkeys(o for o in keep if o != sample.gold)][
+        : rng.choice((2, 3, 4))
+    ]
     rng.shuffle(keep)
     return replace(sample, options=keep, answer="ABCD"[keep.index(sample.gold)], trace="")
 
@@ -213,7 +255,10 @@ def text_chat(rng: random.Random, hard: float) -> list[dict]:
     recipe = rng.choice(("st-cot", "forward-cot"))
     told = f"\n{TEXT_WALK} {' '.join(sample.steps_forward)}" if rng.random() < 0.6 else ""
     question = prompts.problem(sample) + told
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": prompts.target(sample, recipe)}]
+    return [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": prompts.target(sample, recipe)},
+    ]
 
 
 def describe_chat(seed: int, rng: random.Random) -> list[dict]:
@@ -221,9 +266,9 @@ def describe_chat(seed: int, rng: random.Random) -> list[dict]:
     walk = walks.draw(seed, part_of(seed), "base")
     forward, reverse = walks.annotation(walk)
     way = "forward" if rng.random() < 0.7 else "reverse"
-    route = build("x.mp4", {"route": forward["route"]}, {"route": reverse["route"]}, id="x", group="x")[
-        way == "reverse"
-    ]
+    route = build(
+        "x.mp4", {"route": forward["route"]}, {"route": reverse["route"]}, id="x", group="x"
+    )[way == "reverse"]
     text = prompts.problem(route, direct=rng.random() < 0.5)
     if rng.random() < 0.5:
         text = prompts.problem(ask(walk, rng)) + "\n" + text
@@ -235,7 +280,9 @@ def describe_chat(seed: int, rng: random.Random) -> list[dict]:
 def video_chat(seed: int, rng: random.Random) -> list[dict]:
     """Ask a choice question about a rendered walk, thought through in either kind of chain."""
     sample = ask(walks.draw(seed, part_of(seed), "base"), rng)
-    return prompts.messages(sample, answer=prompts.target(sample, rng.choice(("st-cot", "forward-cot"))))
+    return prompts.messages(
+        sample, answer=prompts.target(sample, rng.choice(("st-cot", "forward-cot")))
+    )
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
@@ -263,10 +310,15 @@ def encode(tok, chats: list[list[dict]], letter_weight: float = 8.0) -> dict:
     letters = torch.tensor(tok.convert_tokens_to_ids([f"\u0120{x}" for x in "ABCD"] + list("ABCD")))
     weight = 1.0 + (letter_weight - 1) * torch.isin(labels, letters).float()
     shown = torch.isin(
-        ids, torch.tensor(tok.convert_tokens_to_ids([TEXT_WALK.replace(" ", "\u0120"), "<|video_pad|>"]))
+        ids,
+        torch.tensor(
+            tok.convert_tokens_to_ids([TEXT_WALK.replace(" ", "\u0120"), "<|video_pad|>"])
+        ),
     )
     hence = ids == tok.convert_tokens_to_ids(HENCE)
-    labels[~shown.any(1)[:, None] & (hence.int().cumsum(1) == 0)] = -100  # nobody can know a chain over nothing
+    labels[
+        ~shown.any(1)[:, None] & (hence.int().cumsum(1) == 0)
+    ] = -100  # nobody can know a chain over nothing
     first = labels.where(torch.isin(labels, letters), -100).argmax(1)  # the chain's own letter
     return {
         "input_ids": ids, "attention_mask": mask, "labels": labels, "weight": weight, "letters": letters, "first": first,
@@ -300,7 +352,12 @@ def lists(tok, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
                 ends[now], now = i - 1, None
             if token == hence:
                 gold = answers[row[i + 1]]
-                places.append((b, i)), found.append(options[gold]), kinds.append(1), picks.append((b, i, ends[gold]))
+                (
+                    places.append((b, i)),
+                    found.append(options[gold]),
+                    kinds.append(1),
+                    picks.append((b, i, ends[gold])),
+                )
     padded = torch.full((len(found), LIST), len(STEPS))
     for n, row in enumerate(found):
         padded[n, : len(row)] = torch.tensor(row)
@@ -338,7 +395,10 @@ def quicken(net) -> None:
         n, rows = len(cu_seqlens) - 1, len(hidden_states)
         q, k, v = self.qkv(hidden_states).reshape(rows, 3, self.num_heads, -1).unbind(1)
         q, k = qwen.apply_rotary_pos_emb_vision(q, k, *position_embeddings)
-        q, k, v = (t.reshape(n, rows // n, self.num_heads, -1).transpose(1, 2).to(v.dtype) for t in (q, k, v))
+        q, k, v = (
+            t.reshape(n, rows // n, self.num_heads, -1).transpose(1, 2).to(v.dtype)
+            for t in (q, k, v)
+        )
         return self.proj(attend(q, k, v, self.scaling).transpose(1, 2).reshape(rows, -1))
 
     def embed(self, rows):
@@ -355,11 +415,15 @@ def positions(tok, batch: dict, video: bool) -> torch.Tensor:
         return torch.arange(length).expand(3, b, length)
     first = (batch["input_ids"] == tok.convert_tokens_to_ids("<|video_pad|>")).int().argmax(1)
     t, g = FRAMES // 2, SIZE // 28
-    grid = torch.stack(torch.meshgrid(torch.arange(t), torch.arange(g), torch.arange(g), indexing="ij")).reshape(3, -1)
+    grid = torch.stack(
+        torch.meshgrid(torch.arange(t), torch.arange(g), torch.arange(g), indexing="ij")
+    ).reshape(3, -1)
     out = torch.arange(length).repeat(3, b, 1)
     for i, start in enumerate(first.tolist()):
         out[:, i, start : start + TOKENS] = start + grid
-        out[:, i, start + TOKENS :] += g - TOKENS  # transformers 5.17 goes on after the height, not after the time
+        out[:, i, start + TOKENS :] += (
+            g - TOKENS
+        )  # transformers 5.17 goes on after the height, not after the time
     return out
 
 
@@ -377,16 +441,26 @@ def states(walk: dict) -> torch.Tensor:
     """Tell for each pair of frames what the walker has come to: landmark, turn made there, action done there (T/2,3)."""
     seconds = frame_times(walk)[1::2]
     moments = walks.timeline(walk)["moments"]
-    turned, done, first = np.array(moments["direction"]), np.array(moments["action"]), walk["ends"][0] * 1
+    turned, done, first = (
+        np.array(moments["direction"]),
+        np.array(moments["action"]),
+        walk["ends"][0] * 1,
+    )
     out = []
     for second, k in zip(seconds, walks._poses(walk, seconds)[2]):
         made = [*map(walk["directions"].__getitem__, range(len(turned)))]
         now = 0
         if second >= turned[first + k]:
             now = 1 + [*walks.TURNS].index(made[first + k])
-        if (first and k == 0 and turned[0] <= second < turned[1]) or (walk["ends"][1] and second >= turned[-1]):
+        if (first and k == 0 and turned[0] <= second < turned[1]) or (
+            walk["ends"][1] and second >= turned[-1]
+        ):
             now = 4
-        act = 1 + walks.ALL_ACTIONS.index(walk["actions"][k]) if len(done) and second >= done[k] else 0
+        act = (
+            1 + walks.ALL_ACTIONS.index(walk["actions"][k])
+            if len(done) and second >= done[k]
+            else 0
+        )
         out.append((walks.LANDMARKS.index(walk["landmarks"][k]), now, act))
     return torch.tensor(out)
 
@@ -399,7 +473,9 @@ def forward(
     extra = {}
     if frames is not None:
         extra["pixel_values_videos"] = patches(proc, frames)
-        extra["video_grid_thw"] = torch.tensor([[FRAMES // 2, SIZE // 14, SIZE // 14]] * len(frames))
+        extra["video_grid_thw"] = torch.tensor(
+            [[FRAMES // 2, SIZE // 14, SIZE // 14]] * len(frames)
+        )
     place = positions(proc.tokenizer, batch, frames is not None)
     with torch.autocast("cpu", torch.bfloat16):
         out = net.model(  # right-padded: no mask needed
@@ -416,7 +492,9 @@ def forward(
     seen = {"all": right.float().mean().item(), "whole": 1 - whole.float().mean().item()}
     total = (loss * weight[taught]).sum() / weight[taught].sum()
     letter = torch.zeros(labels.shape, dtype=torch.bool)
-    letter[torch.arange(len(labels)), batch["first"] - 1] = torch.isin(labels, batch["letters"]).any(1)
+    letter[torch.arange(len(labels)), batch["first"] - 1] = torch.isin(
+        labels, batch["letters"]
+    ).any(1)
     if (letter := letter[taught]).any():
         seen["letter"] = right[letter].float().mean().item()
     where, wanted, kinds, picks, named = batch["lists"]
@@ -425,8 +503,12 @@ def forward(
         for kind, name in ((0, "option"), (1, "chain")):
             if (kinds == kind).any():
                 guess = heads[kind](middle[kinds == kind]).unflatten(-1, (LIST, len(STEPS) + 1))
-                total = total + torch.nn.functional.cross_entropy(guess.flatten(0, 1), wanted[kinds == kind].flatten())
-                seen[name] = (guess.argmax(-1) == wanted[kinds == kind]).all(1).float().mean().item()
+                total = total + torch.nn.functional.cross_entropy(
+                    guess.flatten(0, 1), wanted[kinds == kind].flatten()
+                )
+                seen[name] = (
+                    (guess.argmax(-1) == wanted[kinds == kind]).all(1).float().mean().item()
+                )
         if len(named):
             guess = heads[2](middle[kinds == 0])
             total = total + torch.nn.functional.cross_entropy(guess, named)
@@ -436,11 +518,19 @@ def forward(
             total = total - 0.5 * look.clamp(1e-3).log().mean()
             seen["look"] = look.mean().item()
     if heads is not None and happened is not None:
-        first = (batch["input_ids"] == proc.tokenizer.convert_tokens_to_ids("<|video_pad|>")).int().argmax(1)
+        first = (
+            (batch["input_ids"] == proc.tokenizer.convert_tokens_to_ids("<|video_pad|>"))
+            .int()
+            .argmax(1)
+        )
         ends = first[:, None] + torch.arange(1, FRAMES // 2 + 1) * (TOKENS // (FRAMES // 2)) - 1
         early = out.hidden_states[EARLY][torch.arange(len(ends))[:, None], ends].float()
-        for i, (name, guess) in enumerate(zip(("place", "turn", "act"), heads[3](early).split(STATES, -1))):
-            total = total + torch.nn.functional.cross_entropy(guess.flatten(0, 1), happened[..., i].flatten())
+        for i, (name, guess) in enumerate(
+            zip(("place", "turn", "act"), heads[3](early).split(STATES, -1))
+        ):
+            total = total + torch.nn.functional.cross_entropy(
+                guess.flatten(0, 1), happened[..., i].flatten()
+            )
             seen[name] = (guess.argmax(-1) == happened[..., i]).float().mean().item()
     return total, seen
 
@@ -484,18 +574,24 @@ def measure(net, proc, heads, data: Data, skills, size: int = 64) -> dict:
     rows = {}
     with torch.no_grad():
         for skill in skills:
-            rows[skill] = forward(net, proc, *data.batch(skill, size, random.Random(5), 1.0, True), heads=heads)[1]
+            rows[skill] = forward(
+                net, proc, *data.batch(skill, size, random.Random(5), 1.0, True), heads=heads
+            )[1]
     net.train()
     return {f"{s}/{k}": round(v, 3) for s, row in rows.items() for k, v in row.items()}
 
 
 def optimizers(net, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for the rest."""
-    inner = [p for n, p in net.named_parameters() if p.ndim == 2 and ("layers" in n or "blocks" in n)]
+    inner = [
+        p for n, p in net.named_parameters() if p.ndim == 2 and ("layers" in n or "blocks" in n)
+    ]
     chosen = {id(p) for p in inner}
     rest = [p for p in net.parameters() if id(p) not in chosen]
     return [
-        torch.optim.Muon(inner, lr=rate, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            inner, lr=rate, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+        ),
         torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
     ]
 
@@ -543,7 +639,12 @@ def train(args) -> None:
             opt.zero_grad()
         if (step + 1) % args.every == 0 or step + 1 == args.steps:
             held = measure(net, proc, heads, data, sizes)
-            line = {"step": step + 1, "minutes": round((time.time() - started) / 60, 1), "hard": round(hard, 2), **held}
+            line = {
+                "step": step + 1,
+                "minutes": round((time.time() - started) / 60, 1),
+                "hard": round(hard, 2),
+                **held,
+            }
             line["running"] = {k: round(v, 3) for k, v in seen.items() if "all" not in k}
             print(json.dumps(line), flush=True)
             state = {
@@ -585,12 +686,16 @@ def check(args) -> None:
     def replies(samples, videos=folder, **how) -> list[str]:
         parts = [samples[i : i + 32] for i in range(0, len(samples), 32)]
         return [
-            r["reply"] for part in parts for r in generate(net, proc, part, videos=videos, max_new_tokens=96, **how)
+            r["reply"]
+            for part in parts
+            for r in generate(net, proc, part, videos=videos, max_new_tokens=96, **how)
         ]
 
     routes = [s for s in asked if (s.task, s.way) == ("route", "forward")]
     others = {s.group: s for s in asked if s.kind == "choice"}
-    longer = [replace(s, question=prompts.problem(others[s.group]) + "\n" + s.question) for s in routes]
+    longer = [
+        replace(s, question=prompts.problem(others[s.group]) + "\n" + s.question) for s in routes
+    ]
     found = {
         "described": described(routes, replies(routes)),
         "described behind a question": described(routes, replies(longer)),
@@ -600,16 +705,23 @@ def check(args) -> None:
     said = replies(choices)
     for task in ("direction", "landmark", "action"):
         for way in ("forward", "reverse"):
-            rows = [score(s, r).value for s, r in zip(choices, said) if (s.task, s.way) == (task, way)]
+            rows = [
+                score(s, r).value for s, r in zip(choices, said) if (s.task, s.way) == (task, way)
+            ]
             found[f"{task} {way}"] = sum(rows) / len(rows)
     found["mean of six"] = sum(list(found.values())[-6:]) / 6
     found["readable"] = np.mean([not parse(r).reason for r in said])
     found["thinks the opposite way"] = np.mean([parse(r).way == {"forward": "reverse", "reverse": "forward"}[s.way]
                                                 for s, r in zip(choices, said)])  # fmt: skip
-    train_rows = list(read_rows(HERE / "train" / "total_test_mcq_630.jsonl", videos=HERE / "videos"))[: 2 * args.count]
+    train_rows = list(
+        read_rows(HERE / "train" / "total_test_mcq_630.jsonl", videos=HERE / "videos")
+    )[: 2 * args.count]
     tries = [replies(train_rows, HERE / "videos", temperature=1.0, seed=i) for i in range(8)]
     right = np.array([[score(s, r).value for s, r in zip(train_rows, t)] for t in tries])
-    found |= {"pass@8 on training walks": right.max(0).mean(), "mean at temperature 1": right.mean()}
+    found |= {
+        "pass@8 on training walks": right.max(0).mean(),
+        "mean at temperature 1": right.mean(),
+    }
     print(json.dumps({k: round(float(v), 3) for k, v in found.items()}, indent=1))
 
 
@@ -631,15 +743,22 @@ def over_text(net, proc, samples) -> float:
     for i in range(0, len(samples), 32):
         part = samples[i : i + 32]
         told = [f"{prompts.problem(s)}\n{TEXT_WALK} {' '.join(s.steps_forward)}" for s in part]
-        inputs = encode(proc, [[{"role": "user", "content": [{"type": "text", "text": t}]}] for t in told])
+        inputs = encode(
+            proc, [[{"role": "user", "content": [{"type": "text", "text": t}]}] for t in told]
+        )
         out = net.generate(**inputs, max_new_tokens=96)[:, inputs["input_ids"].shape[1] :]
-        right += sum(score(s, t).value for s, t in zip(part, proc.batch_decode(out, skip_special_tokens=True)))
+        right += sum(
+            score(s, t).value
+            for s, t in zip(part, proc.batch_decode(out, skip_special_tokens=True))
+        )
     return right / len(samples)
 
 
 def main() -> None:
     """Run one of the four commands."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=("pool", "train", "save", "check"))
     parser.add_argument("--pool", nargs="+", default=["work/pool.npy"])
     parser.add_argument("--count", type=int, default=6000)
@@ -651,9 +770,13 @@ def main() -> None:
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--hard", type=float, default=0.8, help="the most questions at full difficulty, as a share")
+    parser.add_argument(
+        "--hard", type=float, default=0.8, help="the most questions at full difficulty, as a share"
+    )
     parser.add_argument("--fresh-optimizer", action="store_true")
-    parser.add_argument("--full", action="store_true", help="check the model in float32, not in nf4")
+    parser.add_argument(
+        "--full", action="store_true", help="check the model in float32, not in nf4"
+    )
     args = parser.parse_args()
     if args.command == "pool":
         pool(Path(args.pool[0]), args.count, args.first)

@@ -28,7 +28,20 @@ COLOURS = {
     "white": (240, 240, 240), "orange": (245, 140, 30), "purple": (140, 60, 180), "cyan": (60, 210, 220),
     "pink": (245, 130, 180), "brown": (130, 80, 40), "grey": (120, 120, 125), "black": (20, 20, 24),
 }  # fmt: skip
-SHAPES = ["ball", "cross", "star", "cone", "pillar", "ring", "diamond", "crate", "heart", "barrel", "arch", "hourglass"]
+SHAPES = [
+    "ball",
+    "cross",
+    "star",
+    "cone",
+    "pillar",
+    "ring",
+    "diamond",
+    "crate",
+    "heart",
+    "barrel",
+    "arch",
+    "hourglass",
+]
 LANDMARKS = tuple(map(" ".join, zip(COLOURS, SHAPES)))  # "red ball" and so on
 ACTIONS = ("open the door", "pick up the box", "switch on the lamp", "raise the flag")
 ALL_ACTIONS = ACTIONS + tuple(map(reverse_step, ACTIONS))
@@ -40,8 +53,16 @@ PARTS = {  # junctions, half-width of a junction's room, wall, mortar, floor, ce
 }
 SPAN = 4  # cells from one junction to the next
 WALK, TURN, PAUSE = 1.2, 1.8, 1.5  # seconds for SPAN cells, for 90 degrees, for an action
-FOV, FOG, GRID = 0.84, 0.16, 32  # tangent of half the view, darkening per cell, cells of a local map
-USES = {"test": (0, 1), "train": (2,), "base": (3, 4, 5, 6, 7)}  # which eighths of all walks each use may draw
+FOV, FOG, GRID = (
+    0.84,
+    0.16,
+    32,
+)  # tangent of half the view, darkening per cell, cells of a local map
+USES = {
+    "test": (0, 1),
+    "train": (2,),
+    "base": (3, 4, 5, 6, 7),
+}  # which eighths of all walks each use may draw
 SEEDS = {"train": 0, "dev": 100_000, "test": 200_000, "final": 300_000, "base": 1_000_000}
 
 
@@ -63,7 +84,9 @@ def _draw(rng: random.Random, seed: int, part: int) -> dict:
     turns = rng.choices(list(TURNS), k=n)
     while set(turns) == {"go straight"}:
         turns = rng.choices(list(TURNS), k=n)
-    actions = [rng.choice((a, reverse_step(a))) for a in rng.sample(ACTIONS, n)] if part == 4 else []
+    actions = (
+        [rng.choice((a, reverse_step(a))) for a in rng.sample(ACTIONS, n)] if part == 4 else []
+    )
     ends = [part < 3 and rng.random() < 0.25 for _ in range(2)]
     return {
         "id": f"w{seed:07d}", "seed": seed, "part": part, "turns": turns, "actions": actions,
@@ -76,8 +99,12 @@ def _draw(rng: random.Random, seed: int, part: int) -> dict:
 def annotation(walk: dict) -> tuple[dict, dict]:
     """Return a walk's steps by task, forward and reverse: the one annotation all its samples are made from."""
     around, seen = [AROUND], zip(walk["turns"], walk["landmarks"])
-    clauses = [f"{t} {'past' if t == 'go straight' else 'at'} the {landmark}" for t, landmark in seen]
-    forward = {task: walk[f"{task}s"] for task in ("direction", "landmark", "action") if walk[f"{task}s"]}
+    clauses = [
+        f"{t} {'past' if t == 'go straight' else 'at'} the {landmark}" for t, landmark in seen
+    ]
+    forward = {
+        task: walk[f"{task}s"] for task in ("direction", "landmark", "action") if walk[f"{task}s"]
+    }
     forward["route"] = around * walk["ends"][0] + clauses + around * walk["ends"][1]
     rules = {task: "direction" if task == "route" else task for task in forward}
     return forward, {task: list(reverse_path(forward[task], rule)) for task, rule in rules.items()}
@@ -110,15 +137,25 @@ def timeline(walk: dict) -> dict:
     """Return the walker's poses as knots (seconds, x, y, heading in radians, junction ahead) and each step's moment."""
     cells, headings = _junctions(walk)
     pace, quarter, acts, last = walk["pace"], np.pi / 2, bool(walk["actions"]), len(cells) - 1
-    t, where, angle = 0.0, cells[0] - 2.4 * _unit(headings[0]), headings[0] * quarter + np.pi * walk["ends"][0]
+    t, where, angle = (
+        0.0,
+        cells[0] - 2.4 * _unit(headings[0]),
+        headings[0] * quarter + np.pi * walk["ends"][0],
+    )
     knots, moments = [(t, *where, angle, 0)], {"direction": [], "landmark": [], "action": []}
 
-    def move(seconds: float, at: int, place: np.ndarray | None = None, quarters: int = 0, task: str = ""):
+    def move(
+        seconds: float, at: int, place: np.ndarray | None = None, quarters: int = 0, task: str = ""
+    ):
         """Walk, turn or stay; a task's step happens half-way through."""
         nonlocal t, where, angle
         if task:
             moments[task].append(round(t + seconds * pace / 2, 3))
-        t, where, angle = t + seconds * pace, where if place is None else place, angle + quarters * quarter
+        t, where, angle = (
+            t + seconds * pace,
+            where if place is None else place,
+            angle + quarters * quarter,
+        )
         knots.append((t, *where, angle, at))
 
     move(0.5, 0)
@@ -139,7 +176,11 @@ def timeline(walk: dict) -> dict:
         move(2 * TURN, last, quarters=2, task="direction")
     move(0.5, last)
     move(max(0.0, 8.2 - t) / pace, last)  # the tiny preset asks for half a second a frame
-    return {"knots": np.array(knots), "seconds": t, "moments": moments | {"route": moments["direction"]}}
+    return {
+        "knots": np.array(knots),
+        "seconds": t,
+        "moments": moments | {"route": moments["direction"]},
+    }
 
 
 def _poses(walk: dict, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -202,7 +243,10 @@ def _thing(state: str, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np.ndarra
 
     if "door" in state:
         fill((abs(x) < 0.7), (90, 50, 20))
-        fill((abs(x) < 0.55) & (y > -0.85), (10, 10, 14) if state.startswith("open") else (220, 170, 90))
+        fill(
+            (abs(x) < 0.55) & (y > -0.85),
+            (10, 10, 14) if state.startswith("open") else (220, 170, 90),
+        )
         fill((x < -0.3) & (x > -0.55) & (y > -0.85), (220, 170, 90))
         fill((np.hypot(x - 0.35, y - 0.1) < 0.1) & state.startswith("close"), (40, 30, 20))
     elif "box" in state:
@@ -212,7 +256,10 @@ def _thing(state: str, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np.ndarra
         lit = "on" in state.split()
         fill(((abs(x) < 0.1) & (y > 0)) | ((abs(x) < 0.4) & (y > 0.8)), (40, 40, 40))
         fill((r < 0.95) & (y < 0.3) & lit, (255, 250, 150))
-        fill((abs(x) < 0.35 - y * 0.3) & (y < 0.1) & (y > -0.7), (255, 255, 220) if lit else (70, 70, 60))
+        fill(
+            (abs(x) < 0.35 - y * 0.3) & (y < 0.1) & (y > -0.7),
+            (255, 255, 220) if lit else (70, 70, 60),
+        )
     else:
         fill((abs(x + 0.6) < 0.09), (230, 230, 230))
         height = -0.6 if state.startswith("raise") else 0.55
@@ -235,7 +282,9 @@ def _sprites(walk: dict, k: int, second: float) -> list[tuple[np.ndarray, str, f
     return found
 
 
-def _cast(maps: np.ndarray, index: np.ndarray, start: np.ndarray, ray: np.ndarray) -> tuple[np.ndarray, ...]:
+def _cast(
+    maps: np.ndarray, index: np.ndarray, start: np.ndarray, ray: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """March rays (T,W,2) through grids to the first wall: distance, side hit (0 x, 1 y), and whether it was met going up that axis."""
     cell = np.floor(start).astype(int)[:, None].repeat(ray.shape[1], 1)
     ray = np.where(abs(ray) < 1e-9, 1e-9, ray)
@@ -253,7 +302,11 @@ def _cast(maps: np.ndarray, index: np.ndarray, start: np.ndarray, ray: np.ndarra
         if not open_.any():
             break
     distance = np.take_along_axis(reach - delta, side[..., None], -1)[..., 0]
-    return np.maximum(distance, 0.05), side, (np.take_along_axis(sign, side[..., None], -1)[..., 0] > 0) * 1
+    return (
+        np.maximum(distance, 0.05),
+        side,
+        (np.take_along_axis(sign, side[..., None], -1)[..., 0] > 0) * 1,
+    )
 
 
 def render(walk: dict, seconds: np.ndarray, size: int = 168) -> np.ndarray:
@@ -269,7 +322,9 @@ def render(walk: dict, seconds: np.ndarray, size: int = 168) -> np.ndarray:
     distance, side, positive = _cast(np.stack([m for m, _ in layouts]), ahead, start, ray)
     frames = np.empty((len(seconds), size, size, 3), np.uint8)
     for i, second in enumerate(seconds):
-        view = _surfaces(walk["part"], *(a[i] for a in (start, ray, distance)), side[i], positive[i], size)
+        view = _surfaces(
+            walk["part"], *(a[i] for a in (start, ray, distance)), side[i], positive[i], size
+        )
         seen = [(_place(p + 0.5 - layouts[ahead[i]][1] - start[i], look[i], right[i]), icon, height)
                 for p, icon, height in _sprites(walk, ahead[i], second)]  # fmt: skip
         for (depth, across), icon, height in sorted(seen, key=lambda s: -s[0][0]):
@@ -312,15 +367,22 @@ def _place(offset: np.ndarray, look: np.ndarray, right: np.ndarray) -> tuple[flo
     return depth, float(offset @ right) / FOV**2 / max(depth, 1e-6)
 
 
-def _paint(frame: np.ndarray, distance: np.ndarray, depth: float, across: float, name: str, height: float):
+def _paint(
+    frame: np.ndarray, distance: np.ndarray, depth: float, across: float, name: str, height: float
+):
     """Paint one standing thing into a frame wherever no wall is nearer."""
     icon, size = _icon(name), len(frame)
     scale = height / depth / FOV * size / 2  # pixels
-    left, top = (across + 1) * size / 2 - scale / 2, size / 2 + (0.5 / depth / FOV) * size / 2 - scale * 1.02
+    left, top = (
+        (across + 1) * size / 2 - scale / 2,
+        size / 2 + (0.5 / depth / FOV) * size / 2 - scale * 1.02,
+    )
     xs = np.arange(max(0, int(np.ceil(left - 0.5))), min(size, int(np.ceil(left + scale - 0.5))))
     ys = np.arange(max(0, int(np.ceil(top - 0.5))), min(size, int(np.ceil(top + scale - 0.5))))
     xs = xs[distance[xs] > depth]
-    rows, columns = (((a + 0.5 - o) / scale * len(icon)).astype(int) for a, o in ((ys, top), (xs, left)))
+    rows, columns = (
+        ((a + 0.5 - o) / scale * len(icon)).astype(int) for a, o in ((ys, top), (xs, left))
+    )
     patch = icon[np.ix_(rows.clip(0, len(icon) - 1), columns.clip(0, len(icon) - 1))]
     alpha, shade = patch[..., 3:], np.exp(-FOG * 0.6 * depth)
     frame[np.ix_(ys, xs)] = frame[np.ix_(ys, xs)] * (1 - alpha) + patch[..., :3] * shade * alpha
@@ -330,9 +392,16 @@ def _yuv420p(frame: np.ndarray) -> np.ndarray:
     """Turn RGB (H,W,3) into planes (3H/2,W), in integers (BT.601): FFmpeg's own way rounds by the processor it runs on."""
     r, g, b = np.moveaxis(frame.astype(np.int32), -1, 0)
     y = ((66 * r + 129 * g + 25 * b + 128) >> 8) + 16
-    u, v = ((-38 * r - 74 * g + 112 * b + 128) >> 8) + 128, ((112 * r - 94 * g - 18 * b + 128) >> 8) + 128
+    u, v = (
+        ((-38 * r - 74 * g + 112 * b + 128) >> 8) + 128,
+        ((112 * r - 94 * g - 18 * b + 128) >> 8) + 128,
+    )
     small = [(c[::2, ::2] + c[1::2, ::2] + c[::2, 1::2] + c[1::2, 1::2] + 2) >> 2 for c in (u, v)]
-    return np.concatenate([y.ravel(), *(c.ravel() for c in small)]).reshape(-1, frame.shape[1]).astype(np.uint8)
+    return (
+        np.concatenate([y.ravel(), *(c.ravel() for c in small)])
+        .reshape(-1, frame.shape[1])
+        .astype(np.uint8)
+    )
 
 
 def write_video(walk: dict, path: str | Path, size: int = 168) -> Path:
@@ -343,7 +412,11 @@ def write_video(walk: dict, path: str | Path, size: int = 168) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = render(walk, np.arange(0, timeline(walk)["seconds"], 1 / 8), size)
     temporary = path.with_suffix(f".{os.getpid()}.mp4")  # another process may draw the same walk
-    options = {"crf": "26", "preset": "slow", "x264-params": "open-gop=0:threads=1:keyint=48:cpu-independent=1"}
+    options = {
+        "crf": "26",
+        "preset": "slow",
+        "x264-params": "open-gop=0:threads=1:keyint=48:cpu-independent=1",
+    }
     with av.open(str(temporary), "w", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=8, options=options)
         stream.width = stream.height = size

@@ -26,7 +26,9 @@ def draw(n, width, height):
     """Draw frame number `n`: four coloured corners that tell the orientation, twelve cells of one bit each."""
     image = np.empty((height, width, 3), np.float32)
     rows, columns = np.arange(5) * height // 4, np.arange(5) * width // 4
-    colours = CORNERS | {cell: (220,) * 3 if n >> bit & 1 else (35,) * 3 for bit, cell in enumerate(CELLS)}
+    colours = CORNERS | {
+        cell: (220,) * 3 if n >> bit & 1 else (35,) * 3 for bit, cell in enumerate(CELLS)
+    }
     for (row, column), colour in colours.items():
         image[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = colour
     y, x = np.ogrid[:height, :width]
@@ -48,10 +50,22 @@ def number(frame):
 
 def _middle(frame, cell, height, width):
     top, left = cell[0] * height // 4, cell[1] * width // 4
-    return frame[top + height // 12 : top + height // 6, left + width // 12 : left + width // 6].mean((0, 1))
+    return frame[
+        top + height // 12 : top + height // 6, left + width // 12 : left + width // 6
+    ].mean((0, 1))
 
 
-def encode(path, numbers, codec="libx264", size=(320, 240), pts=None, turn=0, fmt="yuv420p", options=None, **mux):
+def encode(
+    path,
+    numbers,
+    codec="libx264",
+    size=(320, 240),
+    pts=None,
+    turn=0,
+    fmt="yuv420p",
+    options=None,
+    **mux,
+):
     """Encode the frames `numbers` with presentation times `pts` in 1/600 s; `turn` is stored as display rotation."""
     import av
 
@@ -86,7 +100,9 @@ def _copy_cut(folder, start=1.4):
     """Cut without decoding, as `ffmpeg -ss 1.4 -i in.mp4 -c copy` does: from the key frame on, an edit list hides some."""
     import av
 
-    whole = encode(folder / "whole.mp4", range(120), options=_x264("keyint=30:min-keyint=30:scenecut=0"))
+    whole = encode(
+        folder / "whole.mp4", range(120), options=_x264("keyint=30:min-keyint=30:scenecut=0")
+    )
     path = folder / "copy_cut.mp4"
     with av.open(str(whole)) as source, av.open(str(path), "w") as target:
         stream = source.streams.video[0]
@@ -95,7 +111,11 @@ def _copy_cut(folder, start=1.4):
         source.seek(offset, stream=stream)
         for packet in source.demux(stream):
             if packet.size:
-                packet.pts, packet.dts, packet.stream = packet.pts - offset, packet.dts - offset, copy
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts - offset,
+                    packet.dts - offset,
+                    copy,
+                )
                 target.mux(packet)
     first = round(start * RATE)
     return Made(path, {n: (n - first) / RATE for n in range(first, 120)})
@@ -157,9 +177,15 @@ GOOD = {
     "open_gop": lambda folder: _plain(folder, options=_x264(OPEN)),
     "copy_cut": _copy_cut,
     "variable_rate": _variable,
-    "fragmented": lambda folder: _plain(folder, options={"g": "15"}, movflags="frag_keyframe+empty_moov"),
-    "hevc": lambda folder: _plain(folder, codec="libx265", options={"x265-params": "open-gop=0:log-level=none"}),
-    "hevc_open_gop": lambda folder: _plain(folder, codec="libx265", options={"x265-params": f"{OPEN}:log-level=none"}),
+    "fragmented": lambda folder: _plain(
+        folder, options={"g": "15"}, movflags="frag_keyframe+empty_moov"
+    ),
+    "hevc": lambda folder: _plain(
+        folder, codec="libx265", options={"x265-params": "open-gop=0:log-level=none"}
+    ),
+    "hevc_open_gop": lambda folder: _plain(
+        folder, codec="libx265", options={"x265-params": f"{OPEN}:log-level=none"}
+    ),
     "vp9": lambda folder: _plain(
         folder, "plain.webm", codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}
     ),
@@ -175,7 +201,9 @@ GOOD = {
     "with_sound": _with_sound,
     "transport_stream": lambda folder: _plain(folder, "plain.ts", options=_x264(OPEN)),
     "late_key_frame": _late_key_frame,
-    "avi": lambda folder: _plain(folder, "plain.avi", codec="mpeg4", options={"g": "12", "b": "2000000"}),
+    "avi": lambda folder: _plain(
+        folder, "plain.avi", codec="mpeg4", options={"g": "12", "b": "2000000"}
+    ),
 }
 
 

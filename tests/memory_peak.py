@@ -54,7 +54,10 @@ def status(key: str) -> int:
 def step(source: str, rows: list) -> tuple[dict, int]:
     """Load a model, take one step; return the batch and the peak over the step (bytes)."""
     model, processor = load(source)
-    attach(processor, partial(read_clip, frames=16, max_pixels=84 * 84, multiple=28, root=DATA / "videos"))
+    attach(
+        processor,
+        partial(read_clip, frames=16, max_pixels=84 * 84, multiple=28, root=DATA / "videos"),
+    )
     model = add_lora(model).train()
     train._float32_adapter(model)
     batch = train.Collator(processor, "st-cot")(rows)
@@ -80,7 +83,15 @@ def main(source: str, count: int) -> None:
     batch, peak = step(source, rows)
     grid = batch["video_grid_thw"][0].prod().item()
     found = plan(
-        source, 16, 84 * 84, 0, 0, count, bytes_=4, checkpointing=False, text=batch["input_ids"].shape[1] - grid // 4
+        source,
+        16,
+        84 * 84,
+        0,
+        0,
+        count,
+        bytes_=4,
+        checkpointing=False,
+        text=batch["input_ids"].shape[1] - grid // 4,
     )
     print(json.dumps({"measured": (peak - before) / 1e9, **found}))
 

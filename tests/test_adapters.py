@@ -38,7 +38,9 @@ def test_a_merged_model_is_the_model_that_was_trained(merged, trained, training,
 
 
 @pytest.mark.parametrize("damage", ["base", "vision", "processor"])
-def test_what_is_not_the_same_is_refused_with_numbers(merged, trained, training, videos, tmp_path, damage):
+def test_what_is_not_the_same_is_refused_with_numbers(
+    merged, trained, training, videos, tmp_path, damage
+):
     other = tmp_path / "other"
     shutil.copytree(merged, other)
     if damage == "base":  # the adapter was never merged
@@ -46,7 +48,9 @@ def test_what_is_not_the_same_is_refused_with_numbers(merged, trained, training,
     elif damage == "vision":
         weights = load_file(other / "model.safetensors")
         name = next(n for n in weights if "visual" in n and "merger" in n and n.endswith("weight"))
-        save_file(weights | {name: weights[name] * 2}, other / "model.safetensors", {"format": "pt"})
+        save_file(
+            weights | {name: weights[name] * 2}, other / "model.safetensors", {"format": "pt"}
+        )
     else:
         path = other / "processor_config.json"
         config = json.loads(path.read_text())

@@ -28,7 +28,9 @@ def test_bench_writes_a_page_and_keeps_what_was_not_run_again(tmp_path, monkeypa
     names["main"]()
     page = (tmp_path / "RESULTS.md").read_text()
     assert "42 a second" in page and "## old" in page
-    assert json.loads((tmp_path / "results.json").read_text())["hello"]["printed"] == ["42 a second"]
+    assert json.loads((tmp_path / "results.json").read_text())["hello"]["printed"] == [
+        "42 a second"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,10 @@ def study():
 
 def test_the_tables_of_the_experiment_are_those_of_its_records(study):
     made = json.loads((FOLDER / "ablation.json").read_text())["tables"]
-    for which, arms, before in (("final", study["ARMS"], ""), ("follow", study["LONGER"], "Follow-up: ")):
+    for which, arms, before in (
+        ("final", study["ARMS"], ""),
+        ("follow", study["LONGER"], "Follow-up: "),
+    ):
         runs = {arm: rows for arm in arms if (rows := study["pooled"](which, arm))}
         for name, rows in study["tables"](runs, which).items():
             assert json.loads(json.dumps(rows)) == made.pop(before + name), name
@@ -68,8 +73,16 @@ def test_no_walk_of_the_experiments_is_one_that_something_was_trained_or_tuned_o
 
 
 def test_every_number_of_the_results_page_stands_in_the_tables():
-    lines = {line.strip() for name in ("ablation.md", "forced.md") for line in (FOLDER / name).read_text().splitlines()}
-    rows = [x for x in (FOLDER.parent / "RESULTS.md").read_text().splitlines() if x.startswith("|") and "---" not in x]
+    lines = {
+        line.strip()
+        for name in ("ablation.md", "forced.md")
+        for line in (FOLDER / name).read_text().splitlines()
+    }
+    rows = [
+        x
+        for x in (FOLDER.parent / "RESULTS.md").read_text().splitlines()
+        if x.startswith("|") and "---" not in x
+    ]
     assert len(rows) > 20 and not [
         row for row in rows if row.replace("\\_", "_") not in {x.replace("\\_", "_") for x in lines}
     ]

@@ -17,7 +17,9 @@ import pytest
 from stlite.data.sample import Sample, SampleError, write_jsonl
 from tests import clips
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 REPOSITORY = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(
@@ -83,15 +85,32 @@ class Lab:
         config.mkdir(parents=True)
         news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
         (config / "page_config.json").write_text(json.dumps(news))
-        places = {"JUPYTER_CONFIG_DIR": "config", "IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "runtime"}
+        places = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "IPYTHONDIR": "ipython",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+        }
         places |= {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
         places = {name: str(folder / place) for name, place in places.items()}
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"]
-        command += [f"--ServerApp.port={self.port}", "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True"]
+        command = [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            f"--ServerApp.root_dir={folder}",
+        ]
+        command += [
+            f"--ServerApp.port={self.port}",
+            "--IdentityProvider.token=",
+            "--LabApp.expose_app_in_browser=True",
+        ]
         path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | places | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         with open(folder / "lab.log", "wb") as log:
-            self.process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, env=environment, cwd=folder, stdout=log, stderr=log
+            )
         self._wait()
 
     def _wait(self):
@@ -107,7 +126,9 @@ class Lab:
         """Open a notebook of code cells in a page of its own, kernel started, nothing run."""
         notebook = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
-            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+            metadata={
+                "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+            },
         )
         nbformat.write(notebook, self.folder / f"{name}.ipynb")
         page = self.browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme=scheme)
@@ -213,7 +234,9 @@ def test_keys_filters_and_marks_work_and_a_mark_outlives_the_kernel(lab):
     count(page, "1 of 1 (8 in all)")
     root.focus()
     page.keyboard.press("2")
-    page.wait_for_function("() => document.querySelector('.st-status').textContent.startsWith('saved')")
+    page.wait_for_function(
+        "() => document.querySelector('.st-status').textContent.startsWith('saved')"
+    )
     os.kill(int((lab.folder / "pid").read_text()), signal.SIGKILL)
     row = json.loads((lab.folder / "annotations.jsonl").read_text())
     assert (row["id"], row["mark"]) == ("s5", "wrong gold")
@@ -257,7 +280,9 @@ def test_no_payload_runs_in_the_widget_or_in_the_exported_page(lab, tmp_path):
     shutil.copy(lab.folder / "videos" / "a.mp4", lab.folder / "videos" / samples[4].video)
     write_jsonl(samples, lab.folder / "hostile.jsonl")
     marks = [{"id": s.id, "mark": s.question, "note": s.question} for s in samples]
-    (lab.folder / "hostile-marks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in marks))
+    (lab.folder / "hostile-marks.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in marks)
+    )
     page = lab.open("hostile", HOSTILE, "view.save('hostile.html')")
     run(page, 0)
     walk_through(page, lambda: page.keyboard.press("j"))
@@ -265,7 +290,9 @@ def test_no_payload_runs_in_the_widget_or_in_the_exported_page(lab, tmp_path):
     wait_for(lab.folder / "hostile.html")
     page.close()
     text = (lab.folder / "hostile.html").read_text("utf-8")
-    bare = text.replace('http-equiv="Content-Security-Policy"', "")  # the text must be harmless without the policy too
+    bare = text.replace(
+        'http-equiv="Content-Security-Policy"', ""
+    )  # the text must be harmless without the policy too
     assert bare != text
     (lab.folder / "bare.html").write_text(bare)
     for name in ("hostile.html", "bare.html"):
@@ -341,7 +368,9 @@ def test_chains_groups_and_training_are_drawn_and_empty_and_broken_states_say_so
     chain = "show_chain(samples[0], runs['base'][0]['reply'], 'videos')"
     group = "show_group([{'reply': 'go left', 'accuracy': 1.0}, {'reply': 'go right', 'accuracy': 0.0}])"
     broken = "from dataclasses import replace\ninspect_samples([replace(samples[0], video='none.mp4')], None, 'videos')"
-    page = lab.open("views", SETUP, chain, group, VIEWS, TRAIN, broken, "inspect_samples([])", scheme="dark")
+    page = lab.open(
+        "views", SETUP, chain, group, VIEWS, TRAIN, broken, "inspect_samples([])", scheme="dark"
+    )
     roots = page.locator(".st-root")
     for cell in range(3):
         run(page, cell)
@@ -363,7 +392,10 @@ def test_chains_groups_and_training_are_drawn_and_empty_and_broken_states_say_so
         run(page, cell)
     roots.nth(4).wait_for()
     assert "none.mp4" in roots.nth(3).locator("[role=alert]").inner_text()
-    assert (roots.nth(0).locator(".st-links").count(), roots.nth(3).locator(".st-links").count()) == (2, 0)
+    assert (
+        roots.nth(0).locator(".st-links").count(),
+        roots.nth(3).locator(".st-links").count(),
+    ) == (2, 0)
     assert roots.nth(4).inner_text().strip() == "There is no sample."
     page.close()
 
@@ -371,7 +403,9 @@ def test_chains_groups_and_training_are_drawn_and_empty_and_broken_states_say_so
 def test_a_sample_costs_less_than_300_kb_and_never_a_file(lab):
     page = lab.open("bytes", SETUP, "inspect_samples(samples, runs, 'videos')")
     sizes = []
-    page.on("websocket", lambda socket: socket.on("framereceived", lambda data: sizes.append(len(data))))
+    page.on(
+        "websocket", lambda socket: socket.on("framereceived", lambda data: sizes.append(len(data)))
+    )
     page.reload()
     ready(page)
     run(page, 0)

@@ -20,14 +20,23 @@ def sample(**more) -> Sample:
         "steps_reverse": ("turn around", "go straight", "turn left"),
     }
     return Sample(
-        "s", "a.mp4", "direction", "reverse", "Back?", "A", OPTIONS, **({"moments": (1.0, 3.0)} | steps | more)
+        "s",
+        "a.mp4",
+        "direction",
+        "reverse",
+        "Back?",
+        "A",
+        OPTIONS,
+        **({"moments": (1.0, 3.0)} | steps | more),
     )
 
 
 def states(said: str, annotated: str) -> str:
     """Match paths of one-letter steps: + invented, - missing, ~ misplaced."""
     signs = {"right": "", "misplaced": "~", "missing": "-", "invented": "+"}
-    return " ".join(signs[state] + text for state, text, _ in chains.match(list(said), list(annotated)))
+    return " ".join(
+        signs[state] + text for state, text, _ in chains.match(list(said), list(annotated))
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,7 +59,9 @@ def test_each_step_is_right_misplaced_missing_or_invented(said, annotated, wante
 def test_every_step_said_and_every_step_annotated_appears_exactly_once():
     rng = random.Random(0)
     for _ in range(300):
-        said, annotated = (["wxyz"[rng.randrange(4)] for _ in range(rng.randrange(7))] for _ in range(2))
+        said, annotated = (
+            ["wxyz"[rng.randrange(4)] for _ in range(rng.randrange(7))] for _ in range(2)
+        )
         cells = chains.match(said, annotated)
         assert [text for state, text, _ in cells if state != "missing"] == said
         assert sorted(j for *_, j in cells if j is not None) == list(range(len(annotated)))
@@ -82,7 +93,10 @@ def test_the_way_back_passes_the_same_moments_the_other_way_round():
 
 def test_rendered_walks_have_moments_inside_the_video_that_fall_on_the_way_back():
     made = [
-        s for seed in range(12) for s in walks.samples(walks.draw(seed, 1 + seed % 4), "a.mp4") if s.kind == "choice"
+        s
+        for seed in range(12)
+        for s in walks.samples(walks.draw(seed, 1 + seed % 4), "a.mp4")
+        if s.kind == "choice"
     ]
     known = [chains.moments(s, "reverse", 30.0) for s in made]
     assert sum(None not in times for times in known) > 0.6 * len(made)
@@ -92,10 +106,18 @@ def test_rendered_walks_have_moments_inside_the_video_that_fall_on_the_way_back(
 def test_lanes_hold_both_paths_and_the_path_each_reply_thinks_of():
     s = sample()
     said = prompts.reply(prompts.trace(s), "A")
-    paths, thought = (lambda rows: (rows[:2], rows[2:]))(chains.lanes(s, {"tuned": said, "mute": "A"}, 5.0))
-    assert [(x["name"], x["thought"]) for x in paths] == [("forward path", False), ("reverse path", False)]
+    paths, thought = (lambda rows: (rows[:2], rows[2:]))(
+        chains.lanes(s, {"tuned": said, "mute": "A"}, 5.0)
+    )
+    assert [(x["name"], x["thought"]) for x in paths] == [
+        ("forward path", False),
+        ("reverse path", False),
+    ]
     assert [(x["name"], x["way"]) for x in thought] == [("tuned thought", "forward")]
-    assert [(c["state"], c["second"]) for c in thought[0]["cells"]] == [("right", 1.0), ("right", 3.0)]
+    assert [(c["state"], c["second"]) for c in thought[0]["cells"]] == [
+        ("right", 1.0),
+        ("right", 3.0),
+    ]
 
 
 def test_a_chain_of_thousands_of_steps_is_cut_and_says_so():
@@ -106,8 +128,19 @@ def test_a_chain_of_thousands_of_steps_is_cut_and_says_so():
 
 
 def test_a_row_of_completions_and_a_rollout_of_our_own_say_the_same():
-    row = {"step": 3, "prompt": "p", "completion": "x", "accuracy_reward": 1.0, "format_reward": 0.5, "advantage": 2.0}
-    ours = {"reply": "x", "rewards": {"accuracy_reward": 1.0, "format_reward": 0.5}, "advantage": 2.0}
+    row = {
+        "step": 3,
+        "prompt": "p",
+        "completion": "x",
+        "accuracy_reward": 1.0,
+        "format_reward": 0.5,
+        "advantage": 2.0,
+    }
+    ours = {
+        "reply": "x",
+        "rewards": {"accuracy_reward": 1.0, "format_reward": 0.5},
+        "advantage": 2.0,
+    }
     (a,), (b,) = chains.group([row]), chains.group([ours])
     assert a == b
     assert (a["total"], a["advantage"]) == (1.5, 2.0)
@@ -115,7 +148,10 @@ def test_a_row_of_completions_and_a_rollout_of_our_own_say_the_same():
 
 def test_a_reward_without_annotation_counts_nothing_and_equal_rewards_teach_nothing():
     rows = chains.group(
-        [{"reply": "a", "accuracy": 1.0, "route": math.nan}, {"reply": "b", "accuracy": 1.0, "route": None}]
+        [
+            {"reply": "a", "accuracy": 1.0, "route": math.nan},
+            {"reply": "b", "accuracy": 1.0, "route": None},
+        ]
     )
     assert [row["rewards"]["route"] for row in rows] == [None, None]
     assert [row["advantage"] for row in rows] == [0.0, 0.0]

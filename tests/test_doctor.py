@@ -16,15 +16,46 @@ from stlite.eval.shortcuts import shortcuts
 
 DATA = Path(__file__).parents[1] / "sample_data"
 REAL = os.environ.get("STLITE_REAL_ROWS", "")
-needs_real = pytest.mark.skipif(not REAL, reason="STLITE_REAL_ROWS names no file of the 63 released rows")
-STEM = [3, 4, 8, 20, 26, 39, 46, 49, 63]  # lines of the 63 rows, by hand: action options under the landmark stem
-WORDING = [2, 12, 13, 19, 28, 34, 40, 44, 45, 51, 52, 55, 58, 59, 60]  # a direction stem, a trace of landmarks
+needs_real = pytest.mark.skipif(
+    not REAL, reason="STLITE_REAL_ROWS names no file of the 63 released rows"
+)
+STEM = [
+    3,
+    4,
+    8,
+    20,
+    26,
+    39,
+    46,
+    49,
+    63,
+]  # lines of the 63 rows, by hand: action options under the landmark stem
+WORDING = [
+    2,
+    12,
+    13,
+    19,
+    28,
+    34,
+    40,
+    44,
+    45,
+    51,
+    52,
+    55,
+    58,
+    59,
+    60,
+]  # a direction stem, a trace of landmarks
 FEW = [5, 15, 20, 23, 27, 30, 31, 42, 45, 53, 62]  # lines without an option D
 
 
 def walk(**changes) -> list[Sample]:
     """The samples of one annotated walk."""
-    steps = {"direction": ["turn left", "go straight", "turn right"], "landmark": ["gate", "car park", "bridge"]}
+    steps = {
+        "direction": ["turn left", "go straight", "turn right"],
+        "landmark": ["gate", "car park", "bridge"],
+    }
     return egost.build(**({"video": "w.mp4", "steps_forward": steps, "id": "w"} | changes))
 
 
@@ -64,12 +95,17 @@ def test_the_counts_are_those_of_the_raw_text(tmp_path):
     findings = found(egost.read_rows(REAL, videos=tmp_path))
     wrong = told = 0
     for row in raw:
-        options = re.split(r"(?:^|, )[A-H]\. ", row["problem"].split(" Options: ")[1].split("\n\nInstr")[0])[1:]
+        options = re.split(
+            r"(?:^|, )[A-H]\. ", row["problem"].split(" Options: ")[1].split("\n\nInstr")[0]
+        )[1:]
         key = options.pop("ABCD".index(row["original_answer"]))
         wrong += sum(option[-1] == "." for option in options)
         path = re.search(r"\?\s*(\[.*?\]|.*?) And then", row["solution"])[1]
         told += {*re.findall(r"\w+", key.lower())} <= {*re.findall(r"\w+", path.lower())}
-    assert (findings["wrong-ends-in-period"]["count"], findings["trace-tells-answer"]["count"]) == (wrong, told)
+    assert (findings["wrong-ends-in-period"]["count"], findings["trace-tells-answer"]["count"]) == (
+        wrong,
+        told,
+    )
 
 
 @needs_real
@@ -77,9 +113,16 @@ def test_repair_mends_the_real_rows_and_reports_each_change(tmp_path):
     samples = egost.read_rows(REAL, videos=tmp_path)
     mended, changes = repair(samples)
     left = found(mended)
-    assert not {"stem-of-another-task", "trace-of-another-task", "trace-of-another-letter"} & left.keys()
-    assert [(c["code"], c["field"]) for c in changes].count(("stem-of-another-task", "question")) == 9
-    assert [(c["code"], c["field"]) for c in changes].count(("trace-of-another-task", "trace")) == 15
+    assert (
+        not {"stem-of-another-task", "trace-of-another-task", "trace-of-another-letter"}
+        & left.keys()
+    )
+    assert [(c["code"], c["field"]) for c in changes].count(
+        ("stem-of-another-task", "question")
+    ) == 9
+    assert [(c["code"], c["field"]) for c in changes].count(
+        ("trace-of-another-task", "trace")
+    ) == 15
     for old, new in zip(samples, mended):
         assert (new.gold, sorted(new.options), new.video, new.steps) == (
             old.gold,
@@ -98,23 +141,32 @@ def test_repair_mends_the_real_rows_and_reports_each_change(tmp_path):
 def test_shortcuts_of_the_real_rows(tmp_path):
     rows = {r["baseline"]: r for r in shortcuts(egost.read_rows(REAL, videos=tmp_path))}
     assert rows["always A"]["accuracy"] == pytest.approx(23 / 63)
-    assert rows["text classifier"]["accuracy"] > 0.5 > rows["text classifier"]["chance"]  # the texts give the key away
+    assert (
+        rows["text classifier"]["accuracy"] > 0.5 > rows["text classifier"]["chance"]
+    )  # the texts give the key away
     for r in rows.values():
         assert r["low"] < r["accuracy"] < r["high"] and r["n"] == 63
-        assert r["chance"] == pytest.approx(sum(1 / k * n for k, n in ((4, 52), (3, 11))) / 63, abs=0.02)
+        assert r["chance"] == pytest.approx(
+            sum(1 / k * n for k, n in ((4, 52), (3, 11))) / 63, abs=0.02
+        )
 
 
 # ---- one defect at a time: found where it was put, and nowhere else
 
 WRONG = ["climb those grey stairs", "cross over", "enter that blue room now"]
-STEPS = {"steps_forward": ("turn left", "go straight"), "steps_reverse": ("turn around", "go straight", "turn right")}
+STEPS = {
+    "steps_forward": ("turn left", "go straight"),
+    "steps_reverse": ("turn around", "go straight", "turn right"),
+}
 
 
 def sound(i: int) -> Sample:
     """A question that nothing is wrong with, its key at each letter in turn."""
     options = [*WRONG[: i % 4], "turn left go straight", *WRONG[i % 4 :]]
     question = prompts.stem("direction", "forward")
-    s = Sample(f"w{i}", f"w{i}.mp4", "direction", "forward", question, "ABCD"[i % 4], options, **STEPS)
+    s = Sample(
+        f"w{i}", f"w{i}.mp4", "direction", "forward", question, "ABCD"[i % 4], options, **STEPS
+    )
     return replace(s, trace=prompts.trace(s))
 
 
@@ -143,7 +195,9 @@ def test_a_defect_is_found_where_it_was_put_and_nowhere_else(code):
     assert finding["severity"] in ("error", "warning", "note") and "\n" not in finding["remedy"]
     mended, changes = repair(hurt)
     if code in ("stem-of-another-task", "opening-twice", "trace-of-another-task"):
-        assert code not in found(mended) and [(c["id"], c["code"]) for c in changes] == [("w5", code)]
+        assert code not in found(mended) and [(c["id"], c["code"]) for c in changes] == [
+            ("w5", code)
+        ]
     else:
         assert (mended, changes) == (hurt, [])
 
@@ -151,7 +205,10 @@ def test_a_defect_is_found_where_it_was_put_and_nowhere_else(code):
 def test_repeated_questions_are_found():
     samples = walk()
     again = replace(
-        samples[0], id="other", options=samples[0].options[::-1], answer="DCBA"["ABCD".index(samples[0].answer)]
+        samples[0],
+        id="other",
+        options=samples[0].options[::-1],
+        answer="DCBA"["ABCD".index(samples[0].answer)],
     )
     assert found([*samples, again])["duplicate-questions"]["ids"] == [samples[0].id, "other"]
     assert found([*samples, samples[1]])["duplicate-questions"]["count"] == 2
@@ -173,7 +230,11 @@ def invented(count: int, key, letter=lambda rng: rng.randrange(4)) -> list[Sampl
         options = [" ".join(rng.sample(WORDS, 3)) for _ in range(4)]
         place = letter(rng)
         options[place] = key(options[place])
-        made.append(Sample(f"q{i}", f"v{i // 4}.mp4", "landmark", "forward", "Which?", "ABCD"[place], options))
+        made.append(
+            Sample(
+                f"q{i}", f"v{i // 4}.mp4", "landmark", "forward", "Which?", "ABCD"[place], options
+            )
+        )
     return made
 
 
@@ -188,7 +249,9 @@ def invented(count: int, key, letter=lambda rng: rng.randrange(4)) -> list[Sampl
 def test_a_rule_that_gives_the_key_away_is_found_and_named(code, key):
     samples = invented(80, key or (lambda text: text))
     if not key:
-        samples = [replace(s, options=[o + "." * (o != s.gold) for o in s.options]) for s in samples]
+        samples = [
+            replace(s, options=[o + "." * (o != s.gold) for o in s.options]) for s in samples
+        ]
     assert code in found(samples) and code not in found(invented(80, lambda text: text))
     rule = code.removeprefix("key-is-").replace("-", " ")
     rows = {r["baseline"]: r for r in shortcuts(samples)}
@@ -199,9 +262,14 @@ def test_a_rule_that_gives_the_key_away_is_found_and_named(code, key):
 def test_a_letter_that_is_too_common_is_found_and_shuffled_away():
     samples = invented(200, lambda text: text, letter=lambda rng: rng.choice([0, 0, 0, 1, 2, 3]))
     finding = found(samples)["letter-imbalance"]
-    assert finding["count"] == sum(s.answer == "A" for s in samples) and finding["severity"] == "warning"
+    assert (
+        finding["count"] == sum(s.answer == "A" for s in samples)
+        and finding["severity"] == "warning"
+    )
     mended, changes = repair(samples)
-    assert "letter-imbalance" not in found(mended) and {c["code"] for c in changes} == {"letter-imbalance"}
+    assert "letter-imbalance" not in found(mended) and {c["code"] for c in changes} == {
+        "letter-imbalance"
+    }
     assert [s.gold for s in mended] == [s.gold for s in samples]
 
 
@@ -210,9 +278,14 @@ def test_sound_data_has_nothing_but_notes_and_no_shortcut():
         egost.read_benchmark(DATA / "benchmark"),
         egost.read_rows(DATA / "train" / "total_test_mcq_630.jsonl"),
     ):
-        assert {f["severity"] for f in examine(samples)} <= {"note"} and repair(samples) == (samples, [])
+        assert {f["severity"] for f in examine(samples)} <= {"note"} and repair(samples) == (
+            samples,
+            [],
+        )
         for row in shortcuts(samples):
-            assert row["low"] < row["chance"] + 0.03, row  # the commonest letter is chosen after the fact
+            assert row["low"] < row["chance"] + 0.03, (
+                row
+            )  # the commonest letter is chosen after the fact
 
 
 # ---- videos
@@ -222,7 +295,9 @@ def test_missing_broken_and_short_videos_are_found(tmp_path):
     drawn = walks.draw(1, 1)
     walks.write_video(drawn, tmp_path / "good.mp4", size=56)
     (tmp_path / "broken.mp4").write_bytes((tmp_path / "good.mp4").read_bytes()[:2000])
-    samples = [s for name in ("good", "broken", "missing") for s in walk(video=f"{name}.mp4", id=name)]
+    samples = [
+        s for name in ("good", "broken", "missing") for s in walk(video=f"{name}.mp4", id=name)
+    ]
     findings = found(samples, videos=tmp_path, frames=4)
     assert findings["missing-video"]["ids"] == [s.id for s in samples if s.video == "missing.mp4"]
     assert findings["unreadable-video"]["ids"] == [s.id for s in samples if s.video == "broken.mp4"]
@@ -237,7 +312,11 @@ def test_missing_broken_and_short_videos_are_found(tmp_path):
 def test_shuffling_keeps_the_truth_and_forbids_itself_where_the_trace_is_of_another_form():
     for s in walk():
         moved = shuffled(s, seed=3)
-        assert moved.gold == s.gold and sorted(moved.options) == sorted(s.options) and moved == shuffled(s, seed=3)
+        assert (
+            moved.gold == s.gold
+            and sorted(moved.options) == sorted(s.options)
+            and moved == shuffled(s, seed=3)
+        )
         assert moved.trace.endswith(f"answer is {moved.answer}")
     odd = replace(walk()[0], trace="So it must be B, I think.")
     assert shuffled(odd) is odd
@@ -253,9 +332,12 @@ def test_rules_see_only_the_options():
 
 def test_intervals_go_by_recording():
     alone = [replace(sound(i % 4), id=f"w{i}", video=f"w{i}.mp4", group=f"w{i}") for i in range(40)]
-    together = [replace(s, group=f"w{i // 10}") for i, s in enumerate(sorted(alone, key=lambda s: s.answer))]
+    together = [
+        replace(s, group=f"w{i // 10}") for i, s in enumerate(sorted(alone, key=lambda s: s.answer))
+    ]
     wide, narrow = (
-        next(r for r in shortcuts(some) if r["baseline"].startswith("always")) for some in (together, alone)
+        next(r for r in shortcuts(some) if r["baseline"].startswith("always"))
+        for some in (together, alone)
     )
     assert wide["accuracy"] == narrow["accuracy"] == 0.25
     assert wide["high"] - wide["low"] > 1.5 * (narrow["high"] - narrow["low"])
@@ -263,7 +345,12 @@ def test_intervals_go_by_recording():
 
 def test_no_choices_no_shortcuts():
     route = Sample("r", "a.mp4", "route", "forward", "How?", "So.")
-    assert shortcuts([route]) == [] and examine([route]) == [] and examine([]) == [] and table([]) == ""
+    assert (
+        shortcuts([route]) == []
+        and examine([route]) == []
+        and examine([]) == []
+        and table([]) == ""
+    )
 
 
 def test_one_recording_leaves_the_classifier_out_and_says_so():

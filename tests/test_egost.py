@@ -20,7 +20,9 @@ from stlite.data.sample import TASKS, SampleError, read_jsonl, replace, write_js
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "sample_data"
 REAL = os.environ.get("STLITE_REAL_ROWS", "")
-needs_real = pytest.mark.skipif(not REAL, reason="STLITE_REAL_ROWS names no file of the 63 released rows")
+needs_real = pytest.mark.skipif(
+    not REAL, reason="STLITE_REAL_ROWS names no file of the 63 released rows"
+)
 
 
 def bare(samples):
@@ -36,7 +38,10 @@ def row(**changes) -> dict:
 
 def built(**changes):
     """Build the samples of one annotated walk."""
-    steps = {"direction": ["turn left", "go straight", "turn right"], "landmark": ["gate", "car park", "bridge"]}
+    steps = {
+        "direction": ["turn left", "go straight", "turn right"],
+        "landmark": ["gate", "car park", "bridge"],
+    }
     return egost.build(**({"video": "w.mp4", "steps_forward": steps, "id": "w"} | changes))
 
 
@@ -53,7 +58,9 @@ def put(path: Path, rows) -> Path:
 def test_the_script_still_makes_the_committed_files_byte_for_byte(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("make_walks", DATA / "make_walks.py")
     spec.loader.exec_module(script := importlib.util.module_from_spec(spec))
-    monkeypatch.setattr(walks, "write_video", lambda walk, path: path)  # only the rendering is left out
+    monkeypatch.setattr(
+        walks, "write_video", lambda walk, path: path
+    )  # only the rendering is left out
     monkeypatch.setattr(script, "HERE", tmp_path)
     script.main()
     made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.json*"))
@@ -64,9 +71,13 @@ def test_the_script_still_makes_the_committed_files_byte_for_byte(tmp_path, monk
 def test_the_benchmark_is_read_whole_and_written_back_byte_for_byte(tmp_path):
     samples = egost.read_benchmark(DATA / "benchmark", DATA / "videos")
     assert len(samples) == len({s.id for s in samples}) == 416
-    assert all(s.steps_forward and s.steps_reverse and s.group and s.source == "walks" for s in samples)
+    assert all(
+        s.steps_forward and s.steps_reverse and s.group and s.source == "walks" for s in samples
+    )
     egost.write_benchmark(samples, tmp_path)
-    assert all(p.read_bytes() == (DATA / "benchmark" / p.name).read_bytes() for p in tmp_path.iterdir())
+    assert all(
+        p.read_bytes() == (DATA / "benchmark" / p.name).read_bytes() for p in tmp_path.iterdir()
+    )
     assert bare(egost.read_benchmark(tmp_path)) == bare(samples)
 
 
@@ -84,7 +95,9 @@ def test_each_file_of_the_benchmark_tells_task_way_and_part():
 def test_training_rows_of_sample_data_survive_read_write_read(size, tmp_path):
     samples = egost.read_rows(DATA / "train" / f"total_test_mcq_{size}.jsonl", DATA / "videos")
     assert len(samples) == size
-    assert bare(egost.read_rows(egost.write_rows(samples, tmp_path / "rows.jsonl"))) == bare(samples)
+    assert bare(egost.read_rows(egost.write_rows(samples, tmp_path / "rows.jsonl"))) == bare(
+        samples
+    )
     assert bare(read_jsonl(write_jsonl(samples, tmp_path / "own.jsonl"))) == bare(samples)
 
 
@@ -97,17 +110,34 @@ def test_real_rows_are_read_whole(tmp_path):
     raw = [json.loads(line) for line in Path(REAL).read_text("utf-8").splitlines()]
     assert len(samples) == len(raw) == 63
     for s, r in zip(samples, raw):
-        assert r["problem"] == s.question + f" Options: {prompts.options_text(s.options)}" + egost.TAIL
-        assert r["solution"] == prompts.reply(s.trace, s.answer) and r["original_answer"] == s.answer
-        assert s.video == r["video"].rpartition("/")[2] and s.trace.startswith("Let's start by thinking")
+        assert (
+            r["problem"] == s.question + f" Options: {prompts.options_text(s.options)}" + egost.TAIL
+        )
+        assert (
+            r["solution"] == prompts.reply(s.trace, s.answer) and r["original_answer"] == s.answer
+        )
+        assert s.video == r["video"].rpartition("/")[2] and s.trace.startswith(
+            "Let's start by thinking"
+        )
         assert ("A. " + s.options[0]) in r["problem"]
         other = s.steps_reverse if s.way == "forward" else s.steps_forward
         assert other and (str(list(other)) in s.trace or ", ".join(other) in s.trace)
     # counted by hand, a row at a time: what is asked, the known slips of the files undone
     kinds = [(s.task, s.way) for s in samples]
-    assert [kinds.count((t, w)) for t in TASKS[1:] for w in ("forward", "reverse")] == [15, 14, 11, 8, 9, 6]
+    assert [kinds.count((t, w)) for t in TASKS[1:] for w in ("forward", "reverse")] == [
+        15,
+        14,
+        11,
+        8,
+        9,
+        6,
+    ]
     families = [s.source for s in samples]
-    assert families.count("SUN3D") == 13 and families.count("numbered walks") == 5 and "" not in families
+    assert (
+        families.count("SUN3D") == 13
+        and families.count("numbered walks") == 5
+        and "" not in families
+    )
 
 
 @needs_real
@@ -126,7 +156,8 @@ def test_real_rows_survive_read_write_read(tmp_path):
     assert bare(again) == bare(samples)
     changed = {"problem", "solution", "original_question", "original_answer"}
     old, new = (
-        [json.loads(x) for x in Path(p).read_text("utf-8").splitlines()] for p in (REAL, tmp_path / "rows.jsonl")
+        [json.loads(x) for x in Path(p).read_text("utf-8").splitlines()]
+        for p in (REAL, tmp_path / "rows.jsonl")
     )
     assert [{k: r[k] for k in changed} for r in old] == [{k: r[k] for k in changed} for r in new]
     parted = [replace(s, part="part1") for s in samples]
@@ -168,7 +199,11 @@ def test_the_answer_is_found_under_every_plausible_name(name, said, tmp_path):
     inside, beside = entry(**{name: said}), entry() | {name: said}
     for value in (inside, beside):
         (sample,) = egost.read_benchmark(benchmark(tmp_path, {"7": value}))
-        assert (sample.answer, sample.gold, sample.id) == ("B", "go straight", "part1/7/direction/forward")
+        assert (sample.answer, sample.gold, sample.id) == (
+            "B",
+            "go straight",
+            "part1/7/direction/forward",
+        )
 
 
 @pytest.mark.parametrize(
@@ -180,7 +215,10 @@ def test_the_answer_is_found_under_every_plausible_name(name, said, tmp_path):
         (entry(answer="turn round"), "a letter or the text of one option"),
         ({"video": "a.mp4"}, r"forward_mcq.*only the fields.*video"),
         ({"forward_mcq": {}}, r"'video': expected text, found .*only the fields"),
-        ({"video": "a.mp4", "forward_mcq": {"options": [], "answer": "A", "question": "?"}}, "options.*1 to 8"),
+        (
+            {"video": "a.mp4", "forward_mcq": {"options": [], "answer": "A", "question": "?"}},
+            "options.*1 to 8",
+        ),
     ],
 )
 def test_an_entry_that_cannot_be_read_says_where_and_what_was_found(value, said, tmp_path):
@@ -195,7 +233,17 @@ def test_an_entry_that_cannot_be_read_says_where_and_what_was_found(value, said,
 # ---- reading is total
 
 text_ = st.text(max_size=12) | st.sampled_from(
-    ["", "A", "Z", "../a.mp4", "/x/a.mp4", "https://a.b/c.mp4", "a\0.mp4", "\ud800", prompts.stem("action", "forward")]
+    [
+        "",
+        "A",
+        "Z",
+        "../a.mp4",
+        "/x/a.mp4",
+        "https://a.b/c.mp4",
+        "a\0.mp4",
+        "\ud800",
+        prompts.stem("action", "forward"),
+    ]
 )
 json_ = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text_,
@@ -208,7 +256,8 @@ def changed(good: dict):
     """Rows that differ from a good one in some fields: other values, other texts, none."""
     field = st.sampled_from(sorted(good)) | st.just("sample") | text_
     spoilt = st.lists(
-        st.tuples(field, json_ | st.sampled_from([good.get("problem", ""), "B"]), st.booleans()), max_size=3
+        st.tuples(field, json_ | st.sampled_from([good.get("problem", ""), "B"]), st.booleans()),
+        max_size=3,
     )
 
     def apply(changes):
@@ -222,17 +271,27 @@ def changed(good: dict):
 
 
 lines = st.one_of(
-    changed(row()).map(json.dumps), json_.map(json.dumps), st.text(st.characters(exclude_characters="\r\n"), max_size=9)
+    changed(row()).map(json.dumps),
+    json_.map(json.dumps),
+    st.text(st.characters(exclude_characters="\r\n"), max_size=9),
 )
-fuzz = settings(max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+fuzz = settings(
+    max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 def total(samples, errors, count: int, name: str):
     """Every row became a sample or an error that names file, line, field and what was expected."""
     assert len(samples) + len(errors) == count
     for error in errors:
-        assert re.fullmatch(rf"{name}:\d+", error.where) and isinstance(error.field, str) and error.expected
-        assert str(error).startswith(f"{error.where}: field '{error.field}': expected {error.expected}, found ")
+        assert (
+            re.fullmatch(rf"{name}:\d+", error.where)
+            and isinstance(error.field, str)
+            and error.expected
+        )
+        assert str(error).startswith(
+            f"{error.where}: field '{error.field}': expected {error.expected}, found "
+        )
 
 
 @fuzz
@@ -250,7 +309,13 @@ def test_ten_thousand_fuzzed_rows_give_a_sample_or_an_error(tmp_path_factory, ro
 
 
 @settings(fuzz, max_examples=50)
-@given(st.lists(changed(entry(answer="A")) | changed(entry()["forward_mcq"]) | json_, min_size=20, max_size=20))
+@given(
+    st.lists(
+        changed(entry(answer="A")) | changed(entry()["forward_mcq"]) | json_,
+        min_size=20,
+        max_size=20,
+    )
+)
 def test_fuzzed_entries_give_a_sample_or_an_error(tmp_path_factory, entries):
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     folder.mkdir(exist_ok=True)
@@ -259,7 +324,10 @@ def test_fuzzed_entries_give_a_sample_or_an_error(tmp_path_factory, entries):
 
 
 @settings(fuzz, max_examples=50)
-@given(st.lists(st.lists(text_, min_size=1, max_size=5), min_size=1, max_size=20), st.lists(json_, max_size=20))
+@given(
+    st.lists(st.lists(text_, min_size=1, max_size=5), min_size=1, max_size=20),
+    st.lists(json_, max_size=20),
+)
 def test_fuzzed_annotations_give_samples_or_an_error(tmp_path_factory, cells, objects):
     folder = tmp_path_factory.getbasetemp()
     table = "video,direction,action_reverse,route\n" + "\n".join(",".join(c) for c in cells)
@@ -268,7 +336,11 @@ def test_fuzzed_annotations_give_samples_or_an_error(tmp_path_factory, cells, ob
     put(folder / "own.jsonl", rows)
     for name in ("own.csv", "own.jsonl"):
         for error in egost.annotations(folder / name, on_error="collect")[1]:
-            assert re.fullmatch(rf"{name}:\d+", error.where) and isinstance(error.field, str) and error.expected
+            assert (
+                re.fullmatch(rf"{name}:\d+", error.where)
+                and isinstance(error.field, str)
+                and error.expected
+            )
 
 
 @pytest.mark.parametrize(
@@ -304,14 +376,26 @@ def test_the_same_id_twice_is_numbered_in_rows_and_refused_in_a_benchmark(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "video", ["/etc/passwd", "../a.mp4", "a/../../b.mp4", "https://x.y/a.mp4", "a\0.mp4", "C:\\a.mp4", "out/a.mp4", ""]
+    "video",
+    [
+        "/etc/passwd",
+        "../a.mp4",
+        "a/../../b.mp4",
+        "https://x.y/a.mp4",
+        "a\0.mp4",
+        "C:\\a.mp4",
+        "out/a.mp4",
+        "",
+    ],
 )
 def test_paths_that_leave_the_root_are_refused_with_their_line(video, tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "a.mp4").touch()
     (tmp_path / "videos" / "out").symlink_to(tmp_path)
     path = put(tmp_path / "rows.jsonl", [row(), row(video=video)])
-    if video != "/etc/passwd":  # with a root, a path of another machine is looked up by its name alone
+    if (
+        video != "/etc/passwd"
+    ):  # with a root, a path of another machine is looked up by its name alone
         with pytest.raises(SampleError, match=r"^rows\.jsonl:2: field 'video'"):
             egost.read_rows(path, tmp_path / "videos")
     if video != "out/a.mp4":  # without a root there is no link to follow
@@ -319,7 +403,9 @@ def test_paths_that_leave_the_root_are_refused_with_their_line(video, tmp_path):
             egost.read_rows(path)
     put(tmp_path / "own.jsonl", [{"video": video, "direction": "go straight"}])
     with pytest.raises(SampleError, match=r"^own\.jsonl:1: field 'video'"):
-        egost.annotations(tmp_path / "own.jsonl", None if video == "/etc/passwd" else tmp_path / "videos")
+        egost.annotations(
+            tmp_path / "own.jsonl", None if video == "/etc/passwd" else tmp_path / "videos"
+        )
     benchmark(tmp_path, {"1": entry(answer="A"), "2": entry(answer="A") | {"video": video}})
     if video and video != "/etc/passwd":
         with pytest.raises(SampleError, match=r"^Part1_forward_mcq\.json:1: field 'video'"):
@@ -345,7 +431,9 @@ def test_one_name_in_two_folders_is_not_guessed(tmp_path):
 def test_a_file_nested_to_the_stack_limit_is_an_error(deep, tmp_path):
     with pytest.raises(SampleError, match=r"rows\.jsonl:1: field 'row': expected a JSON value"):
         egost.read_rows(put(tmp_path / "rows.jsonl", [deep]))
-    with pytest.raises(SampleError, match=r"Part1_forward_mcq\.json: field 'row': expected a JSON value"):
+    with pytest.raises(
+        SampleError, match=r"Part1_forward_mcq\.json: field 'row': expected a JSON value"
+    ):
         egost.read_benchmark(benchmark(tmp_path, deep))
 
 
@@ -380,11 +468,15 @@ def test_one_annotation_gives_eight_samples_with_traces():
     assert [s.id for s in made] == [f"a/{t}/{w}" for t in TASKS for w in ("forward", "reverse")]
     for s in made:
         assert s.gold == (
-            " ".join(s.steps) if s.kind == "choice" else {"forward": steps, "reverse": back}[s.way]["route"]
+            " ".join(s.steps)
+            if s.kind == "choice"
+            else {"forward": steps, "reverse": back}[s.way]["route"]
         )
         assert s.trace == prompts.trace(s) and bool(s.trace) == (s.kind == "choice")
         assert s.question == prompts.stem(s.task, s.way) and s.group == "a"
-    assert [asdict(s) for s in made] == [asdict(s) for s in egost.build("p/a.mp4", steps, back, id="a", part="part1")]
+    assert [asdict(s) for s in made] == [
+        asdict(s) for s in egost.build("p/a.mp4", steps, back, id="a", part="part1")
+    ]
 
 
 def test_a_written_way_back_is_kept_and_a_missing_one_is_walked_back():
@@ -419,7 +511,14 @@ def test_five_lines_from_a_folder_and_a_table_to_samples(tmp_path):
         writer = csv.writer(file)
         writer.writerow(["video", "direction", "landmark", "landmark_reverse", "route", "group"])
         writer.writerow(
-            ["kitchen.mp4", "turn left; go straight", "gate; bridge, red", "bridge, red;gate", "Go.", "tuesday"]
+            [
+                "kitchen.mp4",
+                "turn left; go straight",
+                "gate; bridge, red",
+                "bridge, red;gate",
+                "Go.",
+                "tuesday",
+            ]
         )
     samples = egost.annotations(tmp_path / "own.csv", videos=tmp_path)
     assert [s.id for s in samples] == [
@@ -434,7 +533,11 @@ def test_five_lines_from_a_folder_and_a_table_to_samples(tmp_path):
         "go straight",
         "turn right",
     )
-    row_ = {"video": "kitchen.mp4", "direction": ["turn left", "go straight"], "landmark": "gate; bridge, red"}
+    row_ = {
+        "video": "kitchen.mp4",
+        "direction": ["turn left", "go straight"],
+        "landmark": "gate; bridge, red",
+    }
     row_ |= {"landmark_reverse": ["bridge, red", "gate"], "route": "Go.", "group": "tuesday"}
     put(tmp_path / "own.jsonl", [row_])
     assert bare(egost.annotations(tmp_path / "own.jsonl")) == bare(samples)
@@ -469,16 +572,25 @@ def test_an_unknown_column_is_named(tmp_path):
 
 def test_statistics_count_what_is_there():
     table = egost.statistics(egost.read_benchmark(DATA / "benchmark"))
-    assert [(r["task"], r["way"]) for r in table] == [(t, w) for t in TASKS for w in ("forward", "reverse")]
-    assert [r["samples"] for r in table] == [64, 64, 64, 64, 64, 64, 16, 16] and sum(r["samples"] for r in table) == 416
-    assert all(r["options"] == 4 for r in table[2:]) and table[4]["steps"] == table[5]["steps"] == 3.0
+    assert [(r["task"], r["way"]) for r in table] == [
+        (t, w) for t in TASKS for w in ("forward", "reverse")
+    ]
+    assert [r["samples"] for r in table] == [64, 64, 64, 64, 64, 64, 16, 16] and sum(
+        r["samples"] for r in table
+    ) == 416
+    assert (
+        all(r["options"] == 4 for r in table[2:]) and table[4]["steps"] == table[5]["steps"] == 3.0
+    )
 
 
 def test_download_wants_a_pinned_revision_and_explains_itself_when_offline(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="40 hex digits"):
         egost.download(tmp_path, "main")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConnectionError, match=r"Not fetched.*hf download openinterx/Ego-ST-bench --repo-type dataset"):
+    with pytest.raises(
+        ConnectionError,
+        match=r"Not fetched.*hf download openinterx/Ego-ST-bench --repo-type dataset",
+    ):
         egost.download(tmp_path, "0" * 40)
 
 

@@ -19,7 +19,20 @@ from stlite.eval.evaluate import evaluate, main, questions, read_records
 DATA = Path(__file__).parents[1] / "sample_data"
 KILLS = int(os.environ.get("STLITE_KILLS", "5"))
 HERE = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-KEYS = {"id", "task", "way", "kind", "part", "video", "group", "gold", "options", "reply", "answer", "value"}
+KEYS = {
+    "id",
+    "task",
+    "way",
+    "kind",
+    "part",
+    "video",
+    "group",
+    "gold",
+    "options",
+    "reply",
+    "answer",
+    "value",
+}
 KEYS |= {"reason", "explanation", "tokens", "seconds", "order", "error", "key"}
 
 
@@ -33,7 +46,16 @@ def sums(n: int) -> list[Sample]:
         task, way = ("direction", "landmark", "action")[i % 3], ("forward", "reverse")[i % 2]
         question = f"Which is {a} + {b}?"
         made.append(
-            Sample(f"q{i}", f"w{i // 6}.mp4", task, way, question, "ABCD"[places.index(0)], options, group=f"w{i // 6}")
+            Sample(
+                f"q{i}",
+                f"w{i // 6}.mp4",
+                task,
+                way,
+                question,
+                "ABCD"[places.index(0)],
+                options,
+                group=f"w{i // 6}",
+            )
         )
     return made
 
@@ -45,7 +67,10 @@ def add(samples: list[Sample], order: str) -> list[dict]:
         total = sum(map(int, re.findall(r"\d+", sample.question)))
         right = sample.options.index(str(total))
         letter = "ABCD"[right if total % 10 != 7 else right - 1]
-        replies.append(f"<think>{total}</think> " + (f"<answer>{letter}</answer>" if total % 10 != 3 else "I stop."))
+        replies.append(
+            f"<think>{total}</think> "
+            + (f"<answer>{letter}</answer>" if total % 10 != 3 else "I stop.")
+        )
     return [{"reply": reply, "tokens": len(reply.split())} for reply in replies]
 
 
@@ -60,7 +85,9 @@ def run(samples, generate, out, **options) -> list[dict]:
 
 def timeless(records: list[dict]) -> list[dict]:
     """Leave out the one field that is a measurement."""
-    return sorted(({k: v for k, v in r.items() if k != "seconds"} for r in records), key=lambda r: r["id"])
+    return sorted(
+        ({k: v for k, v in r.items() if k != "seconds"} for r in records), key=lambda r: r["id"]
+    )
 
 
 def test_records_say_what_happened_in_the_order_of_the_samples(tmp_path):
@@ -82,7 +109,11 @@ def test_run_json_keeps_what_training_wrote_and_notes_each_session(tmp_path):
         run(sums(5), add, tmp_path, settings={"frames": 8}, seed=3)
     written = json.loads((tmp_path / "run.json").read_text())
     evaluation = written["evaluation"]
-    assert written["recipe"] == "st-r1" and evaluation["settings"] == {"frames": 8, "order": "forward", "seed": 3}
+    assert written["recipe"] == "st-r1" and evaluation["settings"] == {
+        "frames": 8,
+        "order": "forward",
+        "seed": 3,
+    }
     assert len(evaluation["sessions"]) == 2 and "numpy" in evaluation["sessions"][0]["versions"]
 
 
@@ -105,7 +136,9 @@ def test_other_settings_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"model: asked for .*big.*, found .*tiny"):
         run(sums(3), add, tmp_path, settings={"frames": 8, "model": {"name": "big"}})
     with pytest.raises(ValueError, match="order: asked for 'blank', found 'forward'"):
-        run(sums(3), add, tmp_path, settings={"frames": 8, "model": {"name": "tiny"}}, order="blank")
+        run(
+            sums(3), add, tmp_path, settings={"frames": 8, "model": {"name": "tiny"}}, order="blank"
+        )
     assert len(read_records(tmp_path)) == 3
 
 
@@ -130,14 +163,20 @@ def test_one_bad_video_does_not_fail_its_neighbours(tmp_path):
     assert [r["id"] for r in failed] == ["q3", "q9"] and len(records) == 12
     assert failed[0]["error"] == "OSError: w0.mp4: moov atom not found" and failed[0]["value"] == 0
     whole = run(sums(12), add, tmp_path / "whole")
-    assert timeless(r for r in records if r not in failed) == timeless(r for r in whole if r["id"] not in ("q3", "q9"))
+    assert timeless(r for r in records if r not in failed) == timeless(
+        r for r in whole if r["id"] not in ("q3", "q9")
+    )
     again = run(sums(12), add, tmp_path, retry=True)
     assert timeless(again) == timeless(whole) == timeless(read_records(tmp_path))
 
 
 def test_an_error_of_generate_is_a_record(tmp_path):
-    records = run(sums(2), lambda samples, order: [{"error": "no such file"}] * len(samples), tmp_path)
-    assert {(r["reason"], r["error"], r["reply"]) for r in records} == {("failed", "no such file", "")}
+    records = run(
+        sums(2), lambda samples, order: [{"error": "no such file"}] * len(samples), tmp_path
+    )
+    assert {(r["reason"], r["error"], r["reply"]) for r in records} == {
+        ("failed", "no such file", "")
+    }
 
 
 def test_a_model_that_hangs_is_a_failure(tmp_path):
@@ -162,10 +201,19 @@ def test_a_line_torn_at_any_byte_is_asked_again(tmp_path):
     path = tmp_path / "records.jsonl"
     data = path.read_bytes()
     last = data[:-1].rfind(b"\n") + 1
-    for cut in [last, last + 1, *random.Random(0).sample(range(last, len(data)), 10), len(data) - 1]:
+    for cut in [
+        last,
+        last + 1,
+        *random.Random(0).sample(range(last, len(data)), 10),
+        len(data) - 1,
+    ]:
         path.write_bytes(data[:cut])
         assert len(read_records(tmp_path)) == 3
-        assert timeless(run(sums(4), add, tmp_path)) == timeless(whole) == timeless(read_records(tmp_path))
+        assert (
+            timeless(run(sums(4), add, tmp_path))
+            == timeless(whole)
+            == timeless(read_records(tmp_path))
+        )
 
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path):
@@ -173,13 +221,17 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
     lines = (tmp_path / "records.jsonl").read_text().splitlines(keepends=True)
     for bad in ("{]\n", "[1]\n", "{}\n", lines[0], "[" * 100_000 + "\n"):
         (tmp_path / "records.jsonl").write_text("".join([lines[0], bad, *lines[2:]]))
-        with pytest.raises(ValueError, match=r"records\.jsonl:2: expected a record with an id of its own"):
+        with pytest.raises(
+            ValueError, match=r"records\.jsonl:2: expected a record with an id of its own"
+        ):
             run(sums(4), add, tmp_path)
 
 
 def test_any_text_survives_the_file(tmp_path):
     replies = ["half a pair \ud83d", "line\u2028end\r\n", "\0", "答案是B", "</script>"]
-    records = run(sums(5), lambda samples, order: [{"reply": r, "tokens": 1} for r in replies], tmp_path)
+    records = run(
+        sums(5), lambda samples, order: [{"reply": r, "tokens": 1} for r in replies], tmp_path
+    )
     assert [r["reply"] for r in read_records(tmp_path)] == replies == [r["reply"] for r in records]
 
 
@@ -204,7 +256,9 @@ def test_kill_9_loses_nothing_and_doubles_nothing(tmp_path):
     for kill in range(KILLS):
         child = subprocess.Popen([sys.executable, __file__, str(path.parent), str(total)], env=HERE)
         least = total * kill // KILLS + rng.randint(1, 20)
-        while child.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < least):
+        while child.poll() is None and (
+            not path.exists() or path.read_bytes().count(b"\n") < least
+        ):
             time.sleep(0.001)
         time.sleep(rng.random() * 0.03)
         child.send_signal(signal.SIGKILL)
@@ -212,15 +266,25 @@ def test_kill_9_loses_nothing_and_doubles_nothing(tmp_path):
     assert all(landed) and len(read_records(path)) < total
     finished = run(sums(total), slowly, path.parent)
     assert len(read_records(path)) == total
-    assert timeless(read_records(path)) == timeless(finished) == timeless(run(sums(total), add, tmp_path / "whole"))
+    assert (
+        timeless(read_records(path))
+        == timeless(finished)
+        == timeless(run(sums(total), add, tmp_path / "whole"))
+    )
 
 
 def test_routes_say_what_their_value_is_made_of(tmp_path):
     text = "Turn left at the gate, then turn right at the bridge."
     route = Sample("r", "part1/w0_preview_rgb_2.mp4", "route", "forward", "How?", text)
     samples = [route, replace(route, id="s"), replace(route, id="t")]
-    replies = [f"<answer>{text}</answer>", "<answer>Turn right at the gate.</answer>", "<think>I am still"]
-    right, wrong, cut = run(samples, lambda samples, order: [{"reply": r, "tokens": 9} for r in replies], tmp_path)
+    replies = [
+        f"<answer>{text}</answer>",
+        "<answer>Turn right at the gate.</answer>",
+        "<think>I am still",
+    ]
+    right, wrong, cut = run(
+        samples, lambda samples, order: [{"reply": r, "tokens": 9} for r in replies], tmp_path
+    )
     assert right["value"] == 1 == right["route"]["direction"] and right["group"] == "w0"
     assert 0 < wrong["route"]["landmark_recall"] < 1 and wrong["route"]["direction"] < 1
     assert cut["reason"] == "truncated" and cut["route"] == right["route"] | {
@@ -241,18 +305,48 @@ def test_questions_of_every_format_are_read(tmp_path):
 
 def test_the_command_evaluates_the_tiny_model(tmp_path, capsys):
     samples, _ = questions(DATA / "benchmark", DATA / "videos")
-    samples = [replace(samples[0], video="part1/gone.mp4", id="gone"), *(s for s in samples if s.kind == "choice")]
+    samples = [
+        replace(samples[0], video="part1/gone.mp4", id="gone"),
+        *(s for s in samples if s.kind == "choice"),
+    ]
     data = write_jsonl(samples[:4], tmp_path / "samples.jsonl")
-    command = ["--data", data, "--videos", DATA / "videos", "--out", tmp_path / "run", "--batch", 4, "--tokens", 64]
+    command = [
+        "--data",
+        data,
+        "--videos",
+        DATA / "videos",
+        "--out",
+        tmp_path / "run",
+        "--batch",
+        4,
+        "--tokens",
+        64,
+    ]
     main([str(word) for word in command])
-    records, run_json = read_records(tmp_path / "run"), json.loads((tmp_path / "run" / "run.json").read_text())
-    assert [r["reason"] == "failed" for r in records] == [True, False, False, False] and "gone" in records[0]["error"]
+    records, run_json = (
+        read_records(tmp_path / "run"),
+        json.loads((tmp_path / "run" / "run.json").read_text()),
+    )
+    assert [r["reason"] == "failed" for r in records] == [
+        True,
+        False,
+        False,
+        False,
+    ] and "gone" in records[0]["error"]
     assert all(r["reply"] and 0 < r["tokens"] <= 64 for r in records[1:])
-    assert run_json["evaluation"]["settings"]["frames"] == 16 and "stlite.eval.report" in capsys.readouterr().out
+    assert (
+        run_json["evaluation"]["settings"]["frames"] == 16
+        and "stlite.eval.report" in capsys.readouterr().out
+    )
     with pytest.raises(ValueError, match="max_new_tokens: asked for 32, found 64"):
         main([str(word) for word in [*command[:-1], 32]])
     with pytest.raises(SystemExit):
-        main([str(word) for word in [*command[:2], "--videos", tmp_path / "none", "--out", tmp_path / "b"]])
+        main(
+            [
+                str(word)
+                for word in [*command[:2], "--videos", tmp_path / "none", "--out", tmp_path / "b"]
+            ]
+        )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,10 @@ def test_the_tiny_model_is_measured(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     sft, grpo = json.loads((tmp_path / "gpu_check.json").read_text())["rows"]
     assert (sft["stage"], grpo["stage"], grpo["G"]) == ("SFT", "GRPO", 2)
-    assert all(0.2 < row["peak GB"] < 20 and 0 < row["s/step"] < 60 for row in (sft, grpo)), (sft, grpo)
+    assert all(0.2 < row["peak GB"] < 20 and 0 < row["s/step"] < 60 for row in (sft, grpo)), (
+        sft,
+        grpo,
+    )
     lines = (tmp_path / "gpu_check.md").read_text().splitlines()
     assert lines[2].startswith("| preset | stage | frames | G |")
     assert len({line.count("|") for line in lines[2:]}) == 1

@@ -12,11 +12,22 @@ ROOMS = {
     "data": ["sample", "steps", "prompts", "video", "egost", "splits", "checks"],
     "rewards": ["parse", "choice", "judge", "rewards", "reward_audit"],
     "eval": ["statistics", "evaluate", "shortcuts", "report", "conditions"],
-    "train": ["memory", "vision_cache", "models", "adapters", "grpo", "checkpoints", "preflight", "sft"],
+    "train": [
+        "memory",
+        "vision_cache",
+        "models",
+        "adapters",
+        "grpo",
+        "checkpoints",
+        "preflight",
+        "sft",
+    ],
     "viz": ["alignment", "plots", "inspector"],
 }
 ORDER = [f"{room}.{module}" for room, modules in ROOMS.items() for module in modules]
-LIGHT = [name for name in ORDER if name == "train.memory" or name.split(".")[0] not in ("train", "viz")]
+LIGHT = [
+    name for name in ORDER if name == "train.memory" or name.split(".")[0] not in ("train", "viz")
+]
 SLOW = ("torch", "transformers", "trl", "av", "decord", "scipy", "statsmodels", "sklearn", "pandas", "pyarrow",
         "matplotlib", "IPython", "rouge_score")  # fmt: skip
 
@@ -36,7 +47,9 @@ def imported(path: Path) -> set[str]:
 
 
 def test_every_module_has_its_place_in_the_order():
-    modules = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.glob("*/*.py")}
+    modules = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.glob("*/*.py")
+    }
     assert {name for name in modules if "__" not in name} == set(ORDER)
 
 
@@ -49,14 +62,19 @@ def test_imports_point_one_way(name):
 
 
 def in_a_fresh_process(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def test_what_is_not_training_or_pictures_imports_nothing_that_takes_long():
     modules = ", ".join(f"stlite.{name}" for name in LIGHT)
-    assert in_a_fresh_process(f"import sys, {modules}; print([m for m in {SLOW} if m in sys.modules])") == "[]"
+    assert (
+        in_a_fresh_process(f"import sys, {modules}; print([m for m in {SLOW} if m in sys.modules])")
+        == "[]"
+    )
 
 
 def test_pictures_need_no_torch():

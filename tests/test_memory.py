@@ -32,7 +32,11 @@ def test_the_tiny_models_weights_and_adapter_are_counted(tiny):
 
     model = add_lora(tiny[0])
     inner, other = weights(shape("tiny"))
-    packed = [p for n, p in model.named_parameters() if "language_model" in n and type(p).__name__ == "Params4bit"]
+    packed = [
+        p
+        for n, p in model.named_parameters()
+        if "language_model" in n and type(p).__name__ == "Params4bit"
+    ]
     assert sum(p.numel() for p in packed) * 2 == inner  # two weights a byte
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     rest = sum(p.numel() for p in model.parameters() if not p.requires_grad) - inner // 2
@@ -43,7 +47,11 @@ def test_the_tiny_models_weights_and_adapter_are_counted(tiny):
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_a_measured_step_is_within_fifteen_percent_of_the_plan():
     root = Path(__file__).parent.parent
-    how = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "PYTHONPATH": str(root)}
+    how = {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "0",
+        "PYTHONPATH": str(root),
+    }
     command = [sys.executable, str(root / "tests" / "memory_peak.py"), "tiny", "16"]
     done = subprocess.run(command, env=os.environ | how, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

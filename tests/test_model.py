@@ -56,7 +56,9 @@ def test_the_processor_sees_the_frames_of_the_reader(tiny, training, videos):
     clip = read_clip(sample.video, frames=16, max_pixels=84 * 84, multiple=28, root=videos)
     with looking(processor, videos):
         seen = encode(processor, [prompts.messages(sample)])
-    again = processor.video_processor(videos=[torch.tensor(np.moveaxis(clip.frames, -1, 1))], return_tensors="pt")
+    again = processor.video_processor(
+        videos=[torch.tensor(np.moveaxis(clip.frames, -1, 1))], return_tensors="pt"
+    )
     assert torch.equal(seen["pixel_values_videos"], again["pixel_values_videos"])
     assert seen["video_grid_thw"].tolist() == [[8, 6, 6]]
 
@@ -87,7 +89,11 @@ def test_a_processor_with_the_seam_saves_and_reloads(tiny, tmp_path):
     processor.save_pretrained(tmp_path)
     again = AutoProcessor.from_pretrained(tmp_path)
     assert type(again) is Qwen2VLProcessor
-    assert type(again.video_processor).__name__ == type(processor.video_processor).__name__ == "Qwen2VLVideoProcessor"
+    assert (
+        type(again.video_processor).__name__
+        == type(processor.video_processor).__name__
+        == "Qwen2VLVideoProcessor"
+    )
     assert again.chat_template == processor.chat_template
 
 
@@ -134,7 +140,11 @@ def test_a_cache_with_room_gives_the_logits_of_the_plain_one(tiny, training, vid
                 if token == 5:
                     cache.batch_select_indices(torch.tensor([1, 1]))
                 logits.append(
-                    model(input_ids=torch.full((2, 1), 70 + token), past_key_values=cache, use_cache=True).logits
+                    model(
+                        input_ids=torch.full((2, 1), 70 + token),
+                        past_key_values=cache,
+                        use_cache=True,
+                    ).logits
                 )
         found.append(logits)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found, strict=True))
@@ -150,7 +160,9 @@ def test_a_reply_goes_on_from_the_start_it_is_given(tiny, training, videos):
     cut = {name: text[: text.index("thinking") + 8] for name, text in plain.items()}
     again = generate(model, processor, samples, videos=videos, start=lambda s: cut[s.id])
     assert [r["reply"] for r in again] == [*plain.values()]
-    turned = generate(model, processor, samples, videos=videos, start=lambda s: f"{cut[s.id]} forward")
+    turned = generate(
+        model, processor, samples, videos=videos, start=lambda s: f"{cut[s.id]} forward"
+    )
     assert {parse(r["reply"]).way for r in turned} == {"forward"}
 
 
@@ -182,7 +194,9 @@ def test_collapsed_time_is_an_error_with_its_remedy(tiny, training, videos):
     other = load("tiny")[1]
 
     def dense(path, **kwargs):
-        return replace(read_clip(path, frames=16, max_pixels=84 * 84, multiple=28, **kwargs), fps=100.0)
+        return replace(
+            read_clip(path, frames=16, max_pixels=84 * 84, multiple=28, **kwargs), fps=100.0
+        )
 
     attach(other, dense)
     kind = type(other)
@@ -190,17 +204,28 @@ def test_collapsed_time_is_an_error_with_its_remedy(tiny, training, videos):
     faster = type(kind.__name__, (kind,), {"__call__": lambda self, **kw: {
         **call(self, **kw), "second_per_grid_ts": torch.tensor([0.4])}})  # fmt: skip
     other.__class__ = faster
-    with pytest.raises(ValueError, match="expected 8 distinct temporal positions.*at most 2 frames a second"):
+    with pytest.raises(
+        ValueError, match="expected 8 distinct temporal positions.*at most 2 frames a second"
+    ):
         check_time(net, other, training[0], videos)
 
 
 def collapsing(tokenizer) -> Qwen2_5_VLConfig:
     """Describe the smallest Qwen2.5-VL that knows this tokenizer's vision tokens."""
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("video_pad", "image_pad", "vision_start")}
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        for name in ("video_pad", "image_pad", "vision_start")
+    }
     text = {"vocab_size": 384, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
             "num_attention_heads": 2, "num_key_value_heads": 2,
             "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}  # fmt: skip
-    vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 32}
+    vision = {
+        "depth": 1,
+        "hidden_size": 32,
+        "num_heads": 2,
+        "intermediate_size": 32,
+        "out_hidden_size": 32,
+    }
     return Qwen2_5_VLConfig(
         text_config=text, vision_config=vision, video_token_id=ids["video_pad"], image_token_id=ids["image_pad"],
         vision_start_token_id=ids["vision_start"],
@@ -215,9 +240,26 @@ def test_versions_name_the_device_and_what_works():
 @pytest.mark.parametrize(
     ("found", "cuda", "said"),
     [
-        ({"trl": "1.14.2", "unsloth": "2026.10.7", "torch": "2.14.1+cu128", "transformers": "5.17.0"}, True, []),
-        ({"trl": "1.16.0", "unsloth": "2026.10.7"}, True, ["Unsloth refuses trl 1.16.0: install trl==1.15.0"]),
-        ({"torch": "2.15.0", "unsloth": "2026.10.7"}, True, ["Unsloth refuses torch 2.15.0: install torch==2.14.1"]),
+        (
+            {
+                "trl": "1.14.2",
+                "unsloth": "2026.10.7",
+                "torch": "2.14.1+cu128",
+                "transformers": "5.17.0",
+            },
+            True,
+            [],
+        ),
+        (
+            {"trl": "1.16.0", "unsloth": "2026.10.7"},
+            True,
+            ["Unsloth refuses trl 1.16.0: install trl==1.15.0"],
+        ),
+        (
+            {"torch": "2.15.0", "unsloth": "2026.10.7"},
+            True,
+            ["Unsloth refuses torch 2.15.0: install torch==2.14.1"],
+        ),
         (
             {"trl": "1.15.0", "unsloth": "absent"},
             False,

@@ -16,7 +16,9 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 ALONE = [name for name in NAMES if name[:2] in ("00", "01", "02", "06", "07")]
 TOGETHER = [name for name in NAMES if name[:2] in ("03", "04", "05", "06", "07")]
 WIDGET = "application/vnd.jupyter.widget"
-MACHINE = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users)/(?!me/walk\.mp4)")  # 01_data shows that one refused
+MACHINE = re.compile(
+    r"(?<![\w.])/(?:home|root|work|tmp|Users)/(?!me/walk\.mp4)"
+)  # 01_data shows that one refused
 RUNS = ("base", "st-cot", "st-r1")
 RUN = runpy.run_path(str(FOLDER / "run.py"))
 SAVED = {  # by a notebook's number: what it leaves in the runs folder, and the notebooks that read it
@@ -29,7 +31,12 @@ SAVED = {  # by a notebook's number: what it leaves in the runs folder, and the 
     "06": ("report.html", ("07",)),
     "07": ("inspected.html", ()),
 }
-EXPLAINED = {"00": ("4-bit",), "01": ("reverse-thinking", "interval"), "02": ("GRPO", "advantage"), "04": ("LoRA",)}
+EXPLAINED = {
+    "00": ("4-bit",),
+    "01": ("reverse-thinking", "interval"),
+    "02": ("GRPO", "advantage"),
+    "04": ("LoRA",),
+}
 FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?= ?%)|(?<![\w.])\d+\.\d+")
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
@@ -62,7 +69,11 @@ def test_all_eight_are_here():
 def test_it_is_a_valid_notebook_for_python_3_of_at_most_300_kb(name):
     book = read(name)
     nbformat.validate(book)
-    assert book.metadata.kernelspec == {"display_name": "Python 3", "language": "python", "name": "python3"}
+    assert book.metadata.kernelspec == {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
     assert (FOLDER / f"{name}.ipynb").stat().st_size <= 300_000
 
 
@@ -75,14 +86,18 @@ def test_it_opens_with_a_question_and_a_way_to_colab_and_installs_only_there(nam
     assert book.cells[0].source.startswith("# ") and "?**" in book.cells[0].source
     assert (book.cells[1].source, book.cells[2].source) == RUN["opening"](f"{name}.ipynb")
     assert re.search(r'^if "google\.colab" in sys\.modules:.*\n    !', book.cells[2].source, re.M)
-    assert not any(line.startswith(("!", "%")) for cell in book.cells for line in cell.source.splitlines())
+    assert not any(
+        line.startswith(("!", "%")) for cell in book.cells for line in cell.source.splitlines()
+    )
     assert not any("github.com" in cell.source for cell in book.cells[3:])
 
 
 def test_the_address_is_the_one_of_pyproject():
     badge, install = RUN["opening"]("00_quickstart.ipynb")
     address = re.search(
-        r'^Repository = "https://github.com/([^"]+)"', (FOLDER.parent / "pyproject.toml").read_text(), re.M
+        r'^Repository = "https://github.com/([^"]+)"',
+        (FOLDER.parent / "pyproject.toml").read_text(),
+        re.M,
     )
     assert badge.endswith(f"/github/{address[1]}/blob/main/notebooks/00_quickstart.ipynb)")
     assert f"git clone -q --depth 1 https://github.com/{address[1]} /content/stlite" in install
@@ -90,8 +105,12 @@ def test_the_address_is_the_one_of_pyproject():
 
 def constants(name: str) -> dict[str, object]:
     """Return the values of the names that a notebook sets to a literal."""
-    set_ = [node for tree in trees(read(name)) for node in tree.body if isinstance(node, ast.Assign)]
-    return {ast.unparse(n.targets[0]): n.value.value for n in set_ if isinstance(n.value, ast.Constant)}
+    set_ = [
+        node for tree in trees(read(name)) for node in tree.body if isinstance(node, ast.Assign)
+    ]
+    return {
+        ast.unparse(n.targets[0]): n.value.value for n in set_ if isinstance(n.value, ast.Constant)
+    }
 
 
 def test_all_follow_one_test_question():
@@ -99,7 +118,9 @@ def test_all_follow_one_test_question():
 
     (example,) = {constants(name)["EXAMPLE"] for name in NAMES}
     data = FOLDER.parent / "sample_data"
-    (sample,) = (s for s in read_benchmark(data / "benchmark", videos=data / "videos") if s.id == example)
+    (sample,) = (
+        s for s in read_benchmark(data / "benchmark", videos=data / "videos") if s.id == example
+    )
     rows = read_rows(data / "train" / "total_test_mcq_630.jsonl", videos=data / "videos")
     assert sample.way == "reverse" and sample.group not in {row.group for row in rows}
     for name in NAMES:
@@ -110,7 +131,9 @@ def test_every_choice_has_its_reason(name):
     chosen = re.compile(r'^(?:[A-Z_]+(?:, [A-Z_]+)* = (?!\{$)|    "\w+": ).*', re.M)
     lines = [match[0] for cell in cells(name) for match in chosen.finditer(cell)]
     assert len(lines) >= 3
-    assert not [line for line in lines if "  # " not in line and not line.startswith("REWARDS = json")]
+    assert not [
+        line for line in lines if "  # " not in line and not line.startswith("REWARDS = json")
+    ]
 
 
 def test_it_says_device_and_versions_first_and_its_minutes_last(name):
@@ -120,7 +143,11 @@ def test_it_says_device_and_versions_first_and_its_minutes_last(name):
     assert last.source == 'print(f"{(time.time() - began) / 60:.1f} minutes")'
     promised = re.search(r"^Under (\d+) minutes? on two CPU cores", book.cells[0].source, re.M)
     for output in last.outputs:
-        assert float(output.text.split()[0]) < int(promised[1]) <= 2 * float(output.text.split()[0]) + 1
+        assert (
+            float(output.text.split()[0])
+            < int(promised[1])
+            <= 2 * float(output.text.split()[0]) + 1
+        )
 
 
 def test_each_leaves_a_file_that_a_later_one_reads():
@@ -146,7 +173,9 @@ def test_words_are_explained_where_they_are_first_met():
 
 def test_numbers_in_the_text_are_those_of_the_outputs_or_the_papers(name):
     book = read(name)
-    shown = "".join(str(o.get("text", "")) + str(o.get("data", {}).get("text/plain", "")) for o in outputs(book))
+    shown = "".join(
+        str(o.get("text", "")) + str(o.get("data", {}).get("text/plain", "")) for o in outputs(book)
+    )
     for paragraph in "\n\n".join(cells(name, "markdown")).split("\n\n") if shown else ():
         found = [] if "paper" in paragraph else FIGURE.findall(re.sub(r"`[^`]*`", "", paragraph))
         assert not [number for number in found if number not in shown and number != "95"], paragraph
@@ -155,7 +184,9 @@ def test_numbers_in_the_text_are_those_of_the_outputs_or_the_papers(name):
 def test_every_name_it_uses_is_bound_in_it():
     books = [str(FOLDER / f"{name}.ipynb") for name in NAMES]
     done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--select", "F", *books], capture_output=True, text=True
+        [sys.executable, "-m", "ruff", "check", "--select", "F", *books],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout
 
@@ -166,7 +197,13 @@ def test_it_defines_nothing_over_five_lines_and_no_cell_is_a_program(name):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             assert node.end_lineno - node.lineno < 5, ast.unparse(node)
     for cell in cells(name):
-        assert sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in cell.splitlines()) <= 12, cell
+        assert (
+            sum(
+                bool(line.strip()) and not line.lstrip().startswith("#")
+                for line in cell.splitlines()
+            )
+            <= 12
+        ), cell
 
 
 def test_it_holds_no_widget_no_warning_no_error_and_no_path_of_a_machine(name):
@@ -174,9 +211,14 @@ def test_it_holds_no_widget_no_warning_no_error_and_no_path_of_a_machine(name):
     assert set(book.metadata) <= {"kernelspec", "language_info"}
     assert not any(cell.metadata for cell in book.cells)
     assert not any(WIDGET in kind for output in outputs(book) for kind in output.get("data", ()))
-    assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs(book))
+    assert not any(
+        output.output_type == "error" or output.get("name") == "stderr" for output in outputs(book)
+    )
     shown = [
-        text for o in outputs(book) for kind, text in o.get("data", {}).items() if not kind.startswith("image/png")
+        text
+        for o in outputs(book)
+        for kind, text in o.get("data", {}).items()
+        if not kind.startswith("image/png")
     ]
     printed = [output.get("text", "") for output in outputs(book)]
     for text in [*map(str, shown), *printed, *(cell.source for cell in book.cells)]:
@@ -186,11 +228,18 @@ def test_it_holds_no_widget_no_warning_no_error_and_no_path_of_a_machine(name):
 def test_it_was_run_from_top_to_bottom_or_not_at_all(name):
     code = [cell for cell in read(name).cells if cell.cell_type == "code"]
     counts = [cell.execution_count for cell in code]
-    assert counts == list(range(1, len(code) + 1)) or not any(counts + [c.outputs for c in code]), counts
+    assert counts == list(range(1, len(code) + 1)) or not any(counts + [c.outputs for c in code]), (
+        counts
+    )
 
 
 def test_every_local_link_leads_somewhere(name):
-    found = [link for c in read(name).cells if c.cell_type == "markdown" for link in LINK.findall(c.source)]
+    found = [
+        link
+        for c in read(name).cells
+        if c.cell_type == "markdown"
+        for link in LINK.findall(c.source)
+    ]
     dead = [link for link in found if "://" not in link and not (FOLDER / link).exists()]
     assert found and not dead
 
@@ -201,7 +250,9 @@ def test_every_name_it_imports_from_stlite_exists(name):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "stlite":
                 module = importlib.import_module(node.module)
                 for alias in node.names:
-                    assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
+                    assert hasattr(module, alias.name) or importlib.import_module(
+                        f"{node.module}.{alias.name}"
+                    )
     assert any("stlite" in cell.source for cell in read(name).cells)
 
 
@@ -215,7 +266,9 @@ def execute(monkeypatch, tmp_path):
         RUN["execute"](FOLDER / f"{name}.ipynb", tmp_path / f"{name}.ipynb")
         book = nbformat.read(tmp_path / f"{name}.ipynb", 4)
         nbformat.validate(book)
-        assert not any(WIDGET in kind for output in outputs(book) for kind in output.get("data", ()))
+        assert not any(
+            WIDGET in kind for output in outputs(book) for kind in output.get("data", ())
+        )
         return outputs(book)
 
     return run
@@ -248,10 +301,20 @@ def test_the_address_is_written_and_nothing_else_is_changed(tmp_path):
 def test_base_sft_grpo_evaluation_and_inspection_run_one_after_the_other(execute, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "rewards.json").write_text('{"rewards": "st-r1-reverse"}')
-    pictures = {name: sum("image/png" in o.get("data", {}) for o in execute(name)) for name in TOGETHER}
+    pictures = {
+        name: sum("image/png" in o.get("data", {}) for o in execute(name)) for name in TOGETHER
+    }
     runs = tmp_path / "runs"
     assert all((runs / name / "records.jsonl").exists() for name in RUNS)
-    assert all((runs / name).stat().st_size > 1000 for name in ("report.html", "report.txt", "inspected.html"))
+    assert all(
+        (runs / name).stat().st_size > 1000
+        for name in ("report.html", "report.txt", "inspected.html")
+    )
     assert "consistency" in (runs / "st-r1" / "log.json").read_text()  # the rewards that were saved
-    assert all(f"{constants(NAMES[0])['EXAMPLE']}, {name}: " in (runs / "report.html").read_text() for name in RUNS)
-    assert pictures[TOGETHER[-1]] == 4  # a sample, a chain, a group, a training: what a reader without a kernel sees
+    assert all(
+        f"{constants(NAMES[0])['EXAMPLE']}, {name}: " in (runs / "report.html").read_text()
+        for name in RUNS
+    )
+    assert (
+        pictures[TOGETHER[-1]] == 4
+    )  # a sample, a chain, a group, a training: what a reader without a kernel sees

@@ -12,7 +12,10 @@ from stlite.data.sample import LETTERS
 from stlite.rewards.choice import compare, letter, score_choice
 from stlite.rewards.parse import Reply, parse, split_steps
 
-KEPT = [json.loads(line) for line in (Path(__file__).parent / "data" / "replies.jsonl").read_text().splitlines()]
+KEPT = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "data" / "replies.jsonl").read_text().splitlines()
+]
 HOSTILE = [
     "<think>", "</think>", "<answer>", "</answer>", "<think></think>", "<answer>B</answer>", "A", "A ", "A and ", "not A, ",
     "A is wrong, ", "the answer is ", "answer ", "\\boxed{", "(", "'", "thinking forward ", "walking back ", "\n", "- ",
@@ -62,7 +65,9 @@ def test_the_kept_replies_are_many_and_of_several_dialects():
 def test_each_kept_reply_is_read_as_the_contract_says(row):
     found, other = parse(row["reply"]), "B" if row["letter"] == "A" else "A"
     assert letter(found, row["options"]) == row["letter"]
-    assert score_choice(found, row["options"], row["letter"] or "A").value == float(bool(row["letter"]))
+    assert score_choice(found, row["options"], row["letter"] or "A").value == float(
+        bool(row["letter"])
+    )
     assert score_choice(found, row["options"], other).reason == (row["reason"] or "wrong")
     if "steps" in row:
         assert (found.way, list(found.steps)) == (row["way"], row["steps"])
@@ -79,7 +84,8 @@ def test_a_megabyte_of_opened_thoughts_takes_less_than_a_fifth_of_a_second():
 
 
 @pytest.mark.parametrize(
-    "around", ["%s", "<think>%s", "<think>forward %s</think><answer>A</answer>", "<answer>%s</answer>"]
+    "around",
+    ["%s", "<think>%s", "<think>forward %s</think><answer>A</answer>", "<answer>%s</answer>"],
 )
 def test_reading_is_linear_in_hostile_text(around):
     for unit in HOSTILE:
@@ -125,7 +131,9 @@ def test_an_answer_longer_than_any_route_is_unreadable_and_a_long_text_without_t
 @pytest.mark.parametrize("made", LETTERS)
 def test_the_letter_in_the_thought_is_never_the_answer(made):
     assert letter(f"<think>the answer is {made}</think>", list("stuvwxyz")) == ""
-    assert letter(f"<think>the answer is {made}</think> <answer>B</answer>", list("stuvwxyz")) == "B"
+    assert (
+        letter(f"<think>the answer is {made}</think> <answer>B</answer>", list("stuvwxyz")) == "B"
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,5 +159,8 @@ def test_a_list_is_cut_into_steps_however_it_is_written(text, steps):
 
 def test_a_route_of_a_megabyte_is_compared_in_bounded_time():
     start = time.process_time()
-    compare("Turn left at the door, then right.", parse("<answer>" + "turn left at a door " * 900 + "</answer>").answer)
+    compare(
+        "Turn left at the door, then right.",
+        parse("<answer>" + "turn left at a door " * 900 + "</answer>").answer,
+    )
     assert time.process_time() - start < 0.5

@@ -19,7 +19,13 @@ SAMPLE = Sample(
     ("turn right",), ("turn around", "turn left"), moments=(1.0,),
 )  # fmt: skip
 CLIP = Clip(
-    np.zeros((4, 28, 28, 3), np.uint8), np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 8, 16, 24]), 8.0, 3.1, "pyav", "k"
+    np.zeros((4, 28, 28, 3), np.uint8),
+    np.array([0.0, 1.0, 2.0, 3.0]),
+    np.array([0, 8, 16, 24]),
+    8.0,
+    3.1,
+    "pyav",
+    "k",
 )
 HOSTILE = "$\\frac{x}{y $ \x00\x1b\u202e <script>" + "漢" * 5000
 
@@ -32,9 +38,21 @@ def texts(figure) -> list[str]:
 
 
 def log(steps: int = 3) -> list[dict]:
-    rewards = {"reward": 0.5, "rewards/accuracy_reward/mean": 0.4, "rewards/format_reward/mean": 0.6}
-    rest = {"frac_reward_zero_std": 0.25, "completions/mean_length": 40.0, "kl": 0.01, "entropy": 1.2, "loss": 0.1}
-    return [{"step": n} | rewards | rest for n in range(1, steps + 1)] + [{"step": steps, "train_runtime": 9.0}]
+    rewards = {
+        "reward": 0.5,
+        "rewards/accuracy_reward/mean": 0.4,
+        "rewards/format_reward/mean": 0.6,
+    }
+    rest = {
+        "frac_reward_zero_std": 0.25,
+        "completions/mean_length": 40.0,
+        "kl": 0.01,
+        "entropy": 1.2,
+        "loss": 0.1,
+    }
+    return [{"step": n} | rewards | rest for n in range(1, steps + 1)] + [
+        {"step": steps, "train_runtime": 9.0}
+    ]
 
 
 def every() -> dict:
@@ -42,7 +60,11 @@ def every() -> dict:
     said = prompts.reply(prompts.trace(SAMPLE), "A")
     rows = [{"reply": said, "accuracy": 1.0}, {"reply": "B", "accuracy": 0.0}]
     scores = {"base": {"direction": (0.1, -0.1, 0.3)}, "st-r1": {"direction": 0.05}}
-    cells = {("direction", "forward"): 0.5, ("direction", "reverse"): 0.4, ("landmark", "forward"): 0.3}
+    cells = {
+        ("direction", "forward"): 0.5,
+        ("direction", "reverse"): 0.4,
+        ("landmark", "forward"): 0.3,
+    }
     return {
         "frames": plots.frame_strip(CLIP, SAMPLE), "chain": plots.chain(CLIP, SAMPLE, said, {"accuracy": 1.0}),
         "group": plots.group(rows), "curves": plots.curves(log()), "radar": plots.radar({"base": cells}),
@@ -56,8 +78,12 @@ def test_every_picture_is_saved_as_png_and_svg_whole_and_the_same_each_time(tmp_
         image = plots.save(figure, tmp_path / f"{name}.png").read_bytes()
         assert image.startswith(b"\x89PNG") and image.endswith(b"IEND\xaeB`\x82"), name
         small = plots.png(figure)
-        assert figure._repr_png_() == small == image and len(small) < len(plots._draw(figure, "png", 120)), name
-        assert Image.open(io.BytesIO(small)).convert("RGB").getpixel((0, 0)) == (255, 255, 255), name
+        assert figure._repr_png_() == small == image and len(small) < len(
+            plots._draw(figure, "png", 120)
+        ), name
+        assert Image.open(io.BytesIO(small)).convert("RGB").getpixel((0, 0)) == (255, 255, 255), (
+            name
+        )
         drawing = plots.save(figure, tmp_path / f"{name}.svg").read_text("utf-8")
         assert drawing.rstrip().endswith("</svg>") and "<dc:date>" not in drawing
     again = plots.save(every()["chain"], tmp_path / "again.svg")
@@ -69,13 +95,21 @@ def test_every_picture_is_saved_as_png_and_svg_whole_and_the_same_each_time(tmp_
 
 def test_a_frame_strip_gives_each_frame_its_index_and_measured_time():
     said = texts(plots.frame_strip(CLIP, SAMPLE))
-    assert [t for t in said if t.startswith("#")] == ["#0 · 0.00 s", "#8 · 1.00 s", "#16 · 2.00 s", "#24 · 3.00 s"]
+    assert [t for t in said if t.startswith("#")] == [
+        "#0 · 0.00 s",
+        "#8 · 1.00 s",
+        "#16 · 2.00 s",
+        "#24 · 3.00 s",
+    ]
     assert any("Which way back?" in t and "answer: A" in t for t in said)
 
 
 def test_a_chain_puts_the_forward_path_above_the_frames_and_the_way_back_below_with_arrows_back():
     figure = plots.chain(
-        CLIP, SAMPLE, prompts.reply(prompts.trace(SAMPLE), "B"), {"accuracy": 0.0, "consistency": None}
+        CLIP,
+        SAMPLE,
+        prompts.reply(prompts.trace(SAMPLE), "B"),
+        {"accuracy": 0.0, "consistency": None},
     )
     axis = figure.axes[0]
     where = {t.get_text(): t.get_position() for t in axis.texts}
@@ -91,7 +125,9 @@ def test_a_chain_puts_the_forward_path_above_the_frames_and_the_way_back_below_w
 
 def test_a_group_shows_advantages_and_what_each_function_paid():
     figure = every()["group"]
-    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([0.707, -0.707], abs=1e-3)
+    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx(
+        [0.707, -0.707], abs=1e-3
+    )
     assert sum("accuracy 1.00" in t for t in texts(figure)) == 1
 
 
@@ -99,7 +135,11 @@ def test_curves_draw_each_quantity_in_its_panel_and_say_when_there_is_none():
     figure = plots.curves(log())
     drawn = {axis.get_title(): axis.lines for axis in figure.axes if axis.get_title()}
     assert list(drawn) == list(plots.PANELS)
-    assert [line.get_label() for line in drawn["reward"]] == ["reward", "accuracy_reward", "format_reward"]
+    assert [line.get_label() for line in drawn["reward"]] == [
+        "reward",
+        "accuracy_reward",
+        "format_reward",
+    ]
     assert drawn["entropy"][0].get_xydata().tolist() == [[1, 1.2], [2, 1.2], [3, 1.2]]
     assert texts(plots.curves([])) == ["no steps logged yet"]
 
@@ -127,7 +167,9 @@ def test_bars_ladder_and_audit_draw_means_intervals_and_chance():
 def test_the_small_png_keeps_the_colours_that_mean_something():
     noise = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 3), np.uint8)
     reply = prompts.reply("Let's start by thinking forward: go up, turn right", "B")
-    image = Image.open(io.BytesIO(plots.png(plots.chain(replace(CLIP, frames=noise), SAMPLE, reply), 80)))
+    image = Image.open(
+        io.BytesIO(plots.png(plots.chain(replace(CLIP, frames=noise), SAMPLE, reply), 80))
+    )
     found = np.asarray(image.convert("RGB")).reshape(-1, 3).astype(int)
     for colour in (plots.STATE_COLOURS["right"], plots.STATE_COLOURS["invented"], plots.COLOURS[0]):
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
@@ -144,8 +186,20 @@ def test_variants_differ_in_more_than_colour_and_colours_differ_in_print():
 
 @pytest.mark.filterwarnings("error")
 def test_hostile_text_is_drawn_as_it_stands():
-    s = Sample("s", "a.mp4", "direction", "reverse", HOSTILE[:40] + "?", "A", (HOSTILE[:300], "b"), ("x",), ("y",))
-    reply = "<think>Let's start by thinking forward: " + HOSTILE + ", $x</think> <answer>$\\A$</answer>"
+    s = Sample(
+        "s",
+        "a.mp4",
+        "direction",
+        "reverse",
+        HOSTILE[:40] + "?",
+        "A",
+        (HOSTILE[:300], "b"),
+        ("x",),
+        ("y",),
+    )
+    reply = (
+        "<think>Let's start by thinking forward: " + HOSTILE + ", $x</think> <answer>$\\A$</answer>"
+    )
     cells = {HOSTILE: {("direction", "forward"): math.nan}}
     pictures = [plots.chain(CLIP, s, reply), plots.frame_strip(CLIP, s), plots.radar(cells)]
     pictures += [

@@ -116,7 +116,9 @@ ASKED = {  # (task, way): the whole text of the question, and the whole reply th
 
 def sample(task: str, way: str) -> Sample:
     there, back = PATHS[task]
-    answer, options = ("B", OPTIONS) if task != "route" else ((there if way == "forward" else back)[0], ())
+    answer, options = (
+        ("B", OPTIONS) if task != "route" else ((there if way == "forward" else back)[0], ())
+    )
     return Sample("1", "walk.mp4", task, way, prompts.stem(task, way), answer, options, there, back)
 
 
@@ -150,7 +152,9 @@ def test_the_templates_written_here_are_those_that_trl_ships(name, ours):
         one = sample(*key)
         for chat in (prompts.messages(one), prompts.messages(one, answer=prompts.target(one))):
             for generation in (True, False):
-                assert render(ours, chat, generation) == render(shipped.read_text(), chat, generation)
+                assert render(ours, chat, generation) == render(
+                    shipped.read_text(), chat, generation
+                )
 
 
 @pytest.mark.parametrize("key", ASKED, ids="-".join)

@@ -23,7 +23,9 @@ def test_the_tree_names_every_module_once():
 
 
 def test_every_notebook_is_in_the_table():
-    assert set(re.findall(r"notebooks/(\w+\.ipynb)", README)) == {p.name for p in (ROOT / "notebooks").glob("*.ipynb")}
+    assert set(re.findall(r"notebooks/(\w+\.ipynb)", README)) == {
+        p.name for p in (ROOT / "notebooks").glob("*.ipynb")
+    }
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
@@ -50,10 +52,14 @@ def test_the_example_in_five_lines_runs(monkeypatch, capsys):
 
 def test_the_demo_table_is_what_notebook_06_shows():
     book = nbformat.read(ROOT / "notebooks" / "06_evaluate.ipynb", 4)
-    printed = "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", ()))
+    printed = "".join(
+        output.get("text", "") for cell in book.cells for output in cell.get("outputs", ())
+    )
     table = re.findall(r"```\n(run .*?)```", README, re.S)[0]
     assert len(table.splitlines()) == 4
-    assert all(line.split() in [x.split() for x in printed.splitlines()] for line in table.splitlines())
+    assert all(
+        line.split() in [x.split() for x in printed.splitlines()] for line in table.splitlines()
+    )
 
 
 def test_the_memory_table_is_what_the_plan_predicts():
@@ -66,7 +72,9 @@ def test_the_memory_table_is_what_the_plan_predicts():
 
 def test_every_symptom_is_one_the_code_can_show():
     code = "".join(path.read_text() for path in (ROOT / "stlite").glob("*.py"))
-    quoted = re.findall(r"^\| `([^`…]+?)(?: …[^`]*)?`", README.split("## When something is wrong")[1], re.M)
+    quoted = re.findall(
+        r"^\| `([^`…]+?)(?: …[^`]*)?`", README.split("## When something is wrong")[1], re.M
+    )
     assert len(quoted) == 7
     for words in quoted:
         assert words.replace("memory:", "") in code or words in code or words == "reward_std", words
@@ -79,7 +87,9 @@ def test_the_command_for_several_gpus_is_one_that_training_reads(monkeypatch):
     asked = {}
     monkeypatch.setattr(train, "load", lambda model, **how: (asked.update(model=model), None))
     monkeypatch.setattr(train, "read_rows", lambda data, videos: [])
-    monkeypatch.setattr(train, "sft", lambda model, processor, samples, out, **how: asked.update(out=out))
+    monkeypatch.setattr(
+        train, "sft", lambda model, processor, samples, out, **how: asked.update(out=out)
+    )
     train.main(words[words.index("stlite.train.sft") + 1 :])
     assert asked == {"model": "qwen2-vl-7b", "out": "runs/st-cot"}
 
@@ -105,9 +115,14 @@ def test_the_road_from_your_own_videos_to_a_merged_model_is_one(tmp_path, monkey
 def test_the_picture_is_the_one_that_notebook_00_draws():
     book = nbformat.read(ROOT / "notebooks" / "00_quickstart.ipynb", 4)
     drawn = [
-        o.data["image/png"] for cell in book.cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})
+        o.data["image/png"]
+        for cell in book.cells
+        for o in cell.get("outputs", ())
+        if "image/png" in o.get("data", {})
     ]
-    assert base64.b64decode(drawn[-1]) == (ROOT / "notebooks" / "pictures" / "chain.png").read_bytes()
+    assert (
+        base64.b64decode(drawn[-1]) == (ROOT / "notebooks" / "pictures" / "chain.png").read_bytes()
+    )
 
 
 def test_the_results_are_those_of_the_experiment():
@@ -116,8 +131,12 @@ def test_the_results_are_those_of_the_experiment():
     recipes = {row["run"]: row for row in made["Recipes"]}
     paper = [row for row in made["Beside the paper"] if row["of"] == "the paper"]
     assert len(rows) == 5
-    for (_, *shown, theirs), name, row in zip(rows, ("base", "sft", "st-cot", "sft-grpo", "st-r1"), paper):
-        assert shown == [f"{100 * recipes[name][key]:.1f}" for key in ("accuracy", "low", "high")], name
+    for (_, *shown, theirs), name, row in zip(
+        rows, ("base", "sft", "st-cot", "sft-grpo", "st-r1"), paper
+    ):
+        assert shown == [
+            f"{100 * recipes[name][key]:.1f}" for key in ("accuracy", "low", "high")
+        ], name
         assert theirs == f"{100 * row['mean']:.1f}"
     last = made["Follow-up: st-r1-long minus forward-cot-long"][-1]
     said = re.findall(r"worth ([\d.]+) points \[([\d.]+), ([\d.]+)\]", README)
@@ -126,10 +145,19 @@ def test_the_results_are_those_of_the_experiment():
 
 def test_the_ratios_of_a_step_are_those_that_were_measured():
     printed = json.loads((ROOT / "benchmarks" / "results.json").read_text())["grpo_step"]["printed"]
-    ratios = {(r["model"], r["ours against"]): r for r in map(json.loads, printed) if "ours against" in r}
+    ratios = {
+        (r["model"], r["ours against"]): r for r in map(json.loads, printed) if "ours against" in r
+    }
     said = re.search(
-        r"takes ([\d.]+) \(tiny\) and ([\d.]+) \(100 M.*?images, ([\d.]+) and ([\d.]+) of", README, re.S
+        r"takes ([\d.]+) \(tiny\) and ([\d.]+) \(100 M.*?images, ([\d.]+) and ([\d.]+) of",
+        README,
+        re.S,
     ).groups()
-    assert [*map(float, said)] == [ratios[m, w]["step"] for w in ("images", "native") for m in ("tiny", "100M")]
+    assert [*map(float, said)] == [
+        ratios[m, w]["step"] for w in ("images", "native") for m in ("tiny", "100M")
+    ]
     peaks = [r["peak_gb"] for r in ratios.values()]
-    assert re.search(r"([\d.]+) to ([\d.]+) of their peak", README).groups() == (str(min(peaks)), str(max(peaks)))
+    assert re.search(r"([\d.]+) to ([\d.]+) of their peak", README).groups() == (
+        str(min(peaks)),
+        str(max(peaks)),
+    )

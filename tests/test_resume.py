@@ -14,8 +14,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("STLITE_KILLS", "5"))
-HOW = {"videos": ROOT / "sample_data" / "videos", "save_steps": 1, "disable_tqdm": True, "learning_rate": 1e-2}
-SFT = {"max_steps": 6, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "lora": "paper"}
+HOW = {
+    "videos": ROOT / "sample_data" / "videos",
+    "save_steps": 1,
+    "disable_tqdm": True,
+    "learning_rate": 1e-2,
+}
+SFT = {
+    "max_steps": 6,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 1,
+    "lora": "paper",
+}
 GRPO = {"max_steps": 8, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "steps_per_generation": 2,
         "num_generations": 2, "max_completion_length": 6, "temperature": 1.5}  # fmt: skip
 
@@ -35,7 +45,14 @@ def run(stage: str, out: Path, **more) -> None:
     if stage == "sft":
         train.sft(*load("tiny", four_bit=False), rows, out, **HOW | SFT | more)
     else:
-        train.grpo(*load("tiny", four_bit=False), rows, out, rewards=[mixed], parity=False, **HOW | GRPO | more)
+        train.grpo(
+            *load("tiny", four_bit=False),
+            rows,
+            out,
+            rewards=[mixed],
+            parity=False,
+            **HOW | GRPO | more,
+        )
 
 
 def start(stage: str, out: Path) -> int:
@@ -43,7 +60,9 @@ def start(stage: str, out: Path) -> int:
     if child := os.fork():
         return child
     try:
-        os.environ["STLITE_CACHE"] = str(out / "cache")  # each run sees its videos for the first time
+        os.environ["STLITE_CACHE"] = str(
+            out / "cache"
+        )  # each run sees its videos for the first time
         run(stage, out)
     except BaseException as error:
         os.write(2, f"{stage}: {error!r}\n".encode())
@@ -77,7 +96,10 @@ def soak(stage: str, folder: Path) -> dict:
     torch.set_num_threads(1)
     rng, begun = random.Random(8), time.monotonic()
     assert os.waitpid(start(stage, folder / "whole"), 0)[1] == 0
-    length, seen = time.monotonic() - begun, {"killed": 0, "torn": 0, "runs": 0, "equal": 0, "files": []}
+    length, seen = (
+        time.monotonic() - begun,
+        {"killed": 0, "torn": 0, "runs": 0, "equal": 0, "files": []},
+    )
     whole = (folder / "whole" / "adapter" / "adapter_model.safetensors").read_bytes()
     while seen["killed"] < KILLS:
         out = folder / f"run-{seen['runs']}"
@@ -98,12 +120,16 @@ def soak(stage: str, folder: Path) -> dict:
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_kill_9_at_any_moment_changes_nothing_in_the_end(stage, tmp_path):
     how = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, __file__, stage, str(tmp_path)], env=how, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, stage, str(tmp_path)], env=how, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["killed"] >= KILLS
     assert seen["equal"] == seen["runs"]
-    assert {"adapter_model.safetensors", "processor_config.json", "tokenizer.json"} <= set(seen["files"])
+    assert {"adapter_model.safetensors", "processor_config.json", "tokenizer.json"} <= set(
+        seen["files"]
+    )
 
 
 class Stop:
@@ -116,7 +142,9 @@ class Stop:
             if state.global_step == step:
                 raise KeyboardInterrupt
 
-        return type("Stop", (TrainerCallback,), {"on_pre_optimizer_step": press, "on_step_begin": press})()
+        return type(
+            "Stop", (TrainerCallback,), {"on_pre_optimizer_step": press, "on_step_begin": press}
+        )()
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +181,9 @@ def test_a_half_written_checkpoint_is_passed_over(stopped, tmp_path, part, damag
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with(stopped):
-    with pytest.raises(ValueError, match="begun with other learning_rate; use another folder, or resume=False"):
+    with pytest.raises(
+        ValueError, match="begun with other learning_rate; use another folder, or resume=False"
+    ):
         run("grpo", stopped, learning_rate=1e-3)
 
 

@@ -35,7 +35,9 @@ BACK = Sample(
     ("turn around turn left go straight", "turn around go straight turn right", "turn around go straight turn left"),
     ("turn left", "go straight"), ("turn around", "go straight", "turn right"),
 )  # fmt: skip
-ROUTE = Sample("2", "a.mp4", "route", "forward", "How?", "Turn left at the gate, then right at the shop.")
+ROUTE = Sample(
+    "2", "a.mp4", "route", "forward", "How?", "Turn left at the gate, then right at the shop."
+)
 
 
 def paid(function, sample: Sample, reply: str) -> float | None:
@@ -62,7 +64,9 @@ def test_the_gold_reply_is_paid_in_full_by_every_reward_that_applies():
     for s in BENCHMARK:
         found = {f.__name__: paid(f, s, gold(s)) for f in REWARDS}
         applies = {"format_reward", "reverse_steps_reward"}
-        applies |= {"route_reward"} if s.kind == "route" else {"accuracy_reward", "consistency_reward"}
+        applies |= (
+            {"route_reward"} if s.kind == "route" else {"accuracy_reward", "consistency_reward"}
+        )
         assert found == {f.__name__: 1.0 if f.__name__ in applies else None for f in REWARDS}
 
 
@@ -79,7 +83,10 @@ def test_accuracy_is_the_score():
         ("<think>x</think> <answer>B</answer>", 1.0),
         ("<think>x</think><answer>B</answer>", 1.0),
         ("\n<think>\nx < y\n</think>\n\n<answer>\nB\n</answer>\n", 1.0),
-        ("<think>x</think> <answer>A or B</answer>", 1.0),  # the form is right, and only that is paid here
+        (
+            "<think>x</think> <answer>A or B</answer>",
+            1.0,
+        ),  # the form is right, and only that is paid here
         ("B", 0.0),
         ("<answer>B</answer>", 0.0),
         ("<think></think> <answer>B</answer>", 0.0),
@@ -105,12 +112,18 @@ def test_format_pays_thinking_then_one_answer_and_nothing_else(reply, wanted):
     [
         (thought("Thinking forward: turn left, go straight"), 1.0),
         (thought("Walking forward: 1. take a left 2. continue ahead"), 1.0),
-        (thought("Thinking forward: turn left, go straight", "A"), 1.0),  # the letter is another reward's matter
+        (
+            thought("Thinking forward: turn left, go straight", "A"),
+            1.0,
+        ),  # the letter is another reward's matter
         (thought("Thinking forward: go straight, turn left"), 0.0),
         (thought("Thinking forward: turn left"), 0.5),
         (thought("Thinking forward: turn right, go straight"), 0.5),
         (thought("Thinking forward: " + "turn left, go straight, " * 4), 0.25),
-        (thought("Thinking reverse: turn left, go straight"), 0.0),  # the right steps, said to run the wrong way
+        (
+            thought("Thinking reverse: turn left, go straight"),
+            0.0,
+        ),  # the right steps, said to run the wrong way
         (thought("turn left, go straight"), 0.0),  # no way claimed
         (thought("Thinking forward: turn left, go straight", "A or B"), 0.0),
         (thought("Thinking forward: turn left, go straight", ""), 0.0),
@@ -124,7 +137,12 @@ def test_reverse_steps_pays_the_opposite_way_in_order(reply, wanted):
 
 def test_reverse_steps_are_asked_of_forward_questions_too_and_none_without_annotation():
     there = replace(BACK, way="forward")
-    assert paid(reverse_steps_reward, there, thought("Going back: turn around, go straight, turn right")) == 1.0
+    assert (
+        paid(
+            reverse_steps_reward, there, thought("Going back: turn around, go straight, turn right")
+        )
+        == 1.0
+    )
     assert paid(reverse_steps_reward, replace(there, steps_reverse=()), gold(there)) is None
 
 
@@ -134,8 +152,14 @@ def test_reverse_steps_are_asked_of_forward_questions_too_and_none_without_annot
         (thought("Thinking forward: turn left, go straight"), 1.0),
         (thought("Thinking forward: turn left, go straight", "A"), 0.0),  # right path, wrong letter
         (thought("Thinking forward: turn right, go straight", "C"), 0.0),  # consistent but wrong
-        (thought("Thinking forward: turn right, go straight"), 0.0),  # right letter, but the path says C
-        (thought("Thinking forward: go straight, turn left"), 0.0),  # right letter, but the path says A
+        (
+            thought("Thinking forward: turn right, go straight"),
+            0.0,
+        ),  # right letter, but the path says C
+        (
+            thought("Thinking forward: go straight, turn left"),
+            0.0,
+        ),  # right letter, but the path says A
         (thought("Thinking reverse: turn left, go straight"), 0.0),
         (thought("I see a gate"), 0.0),
         ("B", 0.0),
@@ -152,7 +176,14 @@ def test_consistency_pays_no_path_that_leads_to_another_option():
         opposite = {"forward": "reverse", "reverse": "forward"}[s.way]
         for text in set(s.options) - {s.gold}:
             path = reverse_path(egost.cut_steps(text, known), s.task, s.way)
-            assert paid(consistency_reward, s, thought(f"Thinking {opposite}: {', '.join(path)}", s.answer)) == 0.0, (
+            assert (
+                paid(
+                    consistency_reward,
+                    s,
+                    thought(f"Thinking {opposite}: {', '.join(path)}", s.answer),
+                )
+                == 0.0
+            ), (
                 s,
                 path,
             )
@@ -163,21 +194,47 @@ def test_consistency_pays_no_path_that_leads_to_another_option():
 @pytest.mark.parametrize("task", ["landmark", "action"])
 def test_consistency_knows_the_rules_of_landmarks_and_actions(task):
     steps = {"landmark": (("gate", "shop"), ("shop", "gate"))}.get(task)
-    there, back = steps or (("open the door", "pick up the cup"), ("put down the cup", "close the door"))
-    one = replace(BACK, task=task, options=(" ".join(there), " ".join(back)), steps_forward=there, steps_reverse=back)
+    there, back = steps or (
+        ("open the door", "pick up the cup"),
+        ("put down the cup", "close the door"),
+    )
+    one = replace(
+        BACK,
+        task=task,
+        options=(" ".join(there), " ".join(back)),
+        steps_forward=there,
+        steps_reverse=back,
+    )
     assert paid(consistency_reward, one, thought(f"Thinking forward: {', '.join(there)}")) == 1.0
     assert paid(consistency_reward, one, thought(f"Thinking forward: {', '.join(back)}")) == 0.0
 
 
 def test_consistency_is_silent_where_the_annotation_itself_breaks_the_rules():
-    assert paid(consistency_reward, replace(BACK, steps_reverse=("go straight", "go straight")), gold(BACK)) is None
+    assert (
+        paid(
+            consistency_reward,
+            replace(BACK, steps_reverse=("go straight", "go straight")),
+            gold(BACK),
+        )
+        is None
+    )
     assert paid(consistency_reward, replace(BACK, steps_reverse=()), gold(BACK)) is None
     assert paid(consistency_reward, ROUTE, gold(ROUTE)) is None
 
 
 def test_a_route_is_paid_by_its_steps():
-    assert paid(route_reward, ROUTE, thought("x", "At the gate take a left; at the shop make a right.")) == 1.0
-    assert paid(route_reward, ROUTE, thought("x", "At the gate take a right; at the shop make a left.")) < 0.3
+    assert (
+        paid(
+            route_reward, ROUTE, thought("x", "At the gate take a left; at the shop make a right.")
+        )
+        == 1.0
+    )
+    assert (
+        paid(
+            route_reward, ROUTE, thought("x", "At the gate take a right; at the shop make a left.")
+        )
+        < 0.3
+    )
     assert paid(route_reward, BACK, gold(BACK)) is None
 
 
@@ -185,7 +242,9 @@ def test_a_route_is_paid_by_its_steps():
 @settings(max_examples=200, deadline=None)
 def test_every_reward_stays_between_0_and_1(text, one):
     for reply in (text, thought(text), thought(f"Thinking forward: {text}"), gold(one) + text):
-        assert all(value is None or 0 <= value <= 1 for value in (paid(f, one, reply) for f in REWARDS))
+        assert all(
+            value is None or 0 <= value <= 1 for value in (paid(f, one, reply) for f in REWARDS)
+        )
 
 
 def test_the_presets_are_the_contract():
@@ -202,14 +261,30 @@ def test_the_audit_of_rewards_shows_who_pays_for_what():
     found = payouts.audit_rewards(REWARDS, BENCHMARK[::4])
     rows = {row.pop("reply"): row for row in found["tables"]["Mean reward"]}
     assert set(rows["gold"].values()) == {1.0}
-    share = sum(s.answer == "A" for s in BENCHMARK[::4]) / sum(s.kind == "choice" for s in BENCHMARK[::4])
+    share = sum(s.answer == "A" for s in BENCHMARK[::4]) / sum(
+        s.kind == "choice" for s in BENCHMARK[::4]
+    )
     assert rows["constant"]["accuracy"] == pytest.approx(share)
-    for trick in ("hedging", "copy of the question", "tag stuffing", "empty", "very long", "wrong letter, gold trace"):
+    for trick in (
+        "hedging",
+        "copy of the question",
+        "tag stuffing",
+        "empty",
+        "very long",
+        "wrong letter, gold trace",
+    ):
         assert rows[trick]["accuracy"] == rows[trick]["consistency"] == 0.0
         assert rows[trick]["route"] < 0.3
-    assert [trick for trick, row in rows.items() if row["reverse_steps"]] == ["gold", "wrong letter, gold trace"]
-    assert not any(rows[trick]["format"] for trick in ("copy of the question", "tag stuffing", "empty"))
-    assert any(note.startswith("format also pays: constant 1.00, hedging 1.00") for note in found["notes"])
+    assert [trick for trick, row in rows.items() if row["reverse_steps"]] == [
+        "gold",
+        "wrong letter, gold trace",
+    ]
+    assert not any(
+        rows[trick]["format"] for trick in ("copy of the question", "tag stuffing", "empty")
+    )
+    assert any(
+        note.startswith("format also pays: constant 1.00, hedging 1.00") for note in found["notes"]
+    )
     assert "wrong letter, gold trace" in report.text(found)
 
 
@@ -244,7 +319,9 @@ def write(folder: Path, groups: list[list[tuple[str, float, float]]]) -> Path:
         ]
     for step in range(1, len(groups) + 1):
         part = [row for row in rows if row["step"] == step]
-        parquet.write_table(pyarrow.Table.from_pylist(part), folder / f"completions_{step:05d}.parquet")
+        parquet.write_table(
+            pyarrow.Table.from_pylist(part), folder / f"completions_{step:05d}.parquet"
+        )
     return folder
 
 
@@ -252,7 +329,9 @@ def test_a_healthy_run_fails_no_check(tmp_path):
     good = [(thought(f"I pass {x}. The answer is {x}", x), float(x == "B"), 1.0) for x in "ABCD"]
     found = payouts.audit_completions(write(tmp_path, [good[:2], good[1:3], good[1:2] + good[3:]]))
     rows = {row["check"]: row["share"] for row in found["tables"]["Checks"]}
-    assert rows == pytest.approx(dict.fromkeys(rows, 0.0) | {"most chosen letter": 0.5, "paid for format alone": 0.5})
+    assert rows == pytest.approx(
+        dict.fromkeys(rows, 0.0) | {"most chosen letter": 0.5, "paid for format alone": 0.5}
+    )
     assert found["notes"] == ["6 completions in 3 groups; 0 of 6 checks fail"]
 
 
@@ -288,7 +367,9 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
     requests: list = []  # noqa: RUF012
 
     def do_POST(self):
-        self.requests.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        self.requests.append(
+            (self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        )
         reply = self.replies.pop(0)
         self.send_response(200 if isinstance(reply, str) else reply)
         self.end_headers()
@@ -333,8 +414,17 @@ def test_a_bad_judgement_is_asked_for_again(ask, bad):
 
 def test_empty_routes_and_failed_calls_are_counted_apart(ask, tmp_path):
     Endpoint.replies = [GOOD, "no", "no", 500]
-    rows = judge.judge([("Turn left.", "A left."), ("Turn left.", " "), ("Turn left.", "Right.")], ask, cache=tmp_path)
-    assert judge.summary(rows) == {"judged": 1, "empty": 1, "failed": 1, "value": pytest.approx(0.4)}
+    rows = judge.judge(
+        [("Turn left.", "A left."), ("Turn left.", " "), ("Turn left.", "Right.")],
+        ask,
+        cache=tmp_path,
+    )
+    assert judge.summary(rows) == {
+        "judged": 1,
+        "empty": 1,
+        "failed": 1,
+        "value": pytest.approx(0.4),
+    }
     assert "500" in rows[2]["error"]
     Endpoint.replies = [GOOD]  # a failure is not kept
     assert judge.judge([("Turn left.", "Right.")], ask, cache=tmp_path)[0]["error"] == ""
@@ -346,4 +436,6 @@ def test_a_route_cannot_close_its_own_fence():
     mark = text.split("the mark ")[1].split(".")[0]
     assert mark not in route and text.count(f"\n{mark} ") == 3
     assert text.index(f"\n{mark} described\n") < text.index(route) < text.index(f"\n{mark} end\n")
-    assert judge.prompt("Turn left.", route + mark) != text.replace(route, route + mark)  # another text, another mark
+    assert judge.prompt("Turn left.", route + mark) != text.replace(
+        route, route + mark
+    )  # another text, another mark

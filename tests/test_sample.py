@@ -41,7 +41,10 @@ def test_unknown_and_missing_fields_are_refused():
 
 
 def test_samples_come_back_from_a_file(tmp_path):
-    made = [Sample(**GOOD), Sample(**{**GOOD, "id": "2", "task": "route", "options": (), "answer": "Go – 直行"})]
+    made = [
+        Sample(**GOOD),
+        Sample(**{**GOOD, "id": "2", "task": "route", "options": (), "answer": "Go – 直行"}),
+    ]
     path = write_jsonl(made, tmp_path / "s.jsonl")
     assert [from_dict(json.loads(line)) for line in path.read_text().splitlines()] == made
     assert [s.origin for s in read_jsonl(path)] == ["s.jsonl:1", "s.jsonl:2"]

@@ -51,7 +51,15 @@ FRAGMENTS = [
     "not ",
     "both ",
 ]
-FRAGMENTS += ["the answer is ", "turn left go straight", "turn right go straight", "go straight", "option ", "(", ")"]
+FRAGMENTS += [
+    "the answer is ",
+    "turn left go straight",
+    "turn right go straight",
+    "go straight",
+    "option ",
+    "(",
+    ")",
+]
 
 
 def gold(sample: Sample) -> str:
@@ -88,7 +96,14 @@ def test_a_constant_letter_earns_its_share_and_nothing_more():
     keys = Counter(s.answer for s in samples)
     for x in LETTERS:
         assert sum(score(s, f"<answer>{x}</answer>").value for s in samples) == keys[x]
-    for hedge in ("A or B", "A, B, C, D", "Both A and B", "B, then A", "A/B", "any of A, B, C and D"):
+    for hedge in (
+        "A or B",
+        "A, B, C, D",
+        "Both A and B",
+        "B, then A",
+        "A/B",
+        "any of A, B, C and D",
+    ):
         assert not any(score(s, form % hedge).value for s in samples for form in FORMS)
 
 
@@ -106,12 +121,17 @@ def test_no_constant_reply_is_right_for_two_keys(text):
 def test_the_order_of_the_options_is_nothing(options, data):
     options = [f"{text} {i * 'x'}y" for i, text in enumerate(options)]
     assume(len({scoring._plain(o) for o in options}) == len(options))
-    key, said = data.draw(st.integers(0, len(options) - 1)), data.draw(st.integers(0, len(options) - 1))
+    key, said = (
+        data.draw(st.integers(0, len(options) - 1)),
+        data.draw(st.integers(0, len(options) - 1)),
+    )
     order, form = data.draw(st.permutations(range(len(options)))), data.draw(st.sampled_from(FORMS))
     moved = [options[i] for i in order]
     for write in (lambda i, _: LETTERS[i], lambda i, texts: f"{LETTERS[i]}. {texts[i]}"):
         before = score(choice(options, LETTERS[key]), form % write(said, options))
-        after = score(choice(moved, LETTERS[order.index(key)]), form % write(order.index(said), moved))
+        after = score(
+            choice(moved, LETTERS[order.index(key)]), form % write(order.index(said), moved)
+        )
         assert (before.value, before.reason) == (after.value, after.reason)
         assert before.value == float(key == said), form
     as_text = f"<answer>{options[said]}</answer>"
@@ -141,7 +161,8 @@ def test_a_score_says_why(reply, value, reason):
 
 def test_swapped_and_reversed_routes_score_below_every_right_paraphrase():
     kept = {
-        k: [compare(r["reference"], x)["value"] for r in ROUTES for x in r[k]] for k in ("right", "swapped", "reversed")
+        k: [compare(r["reference"], x)["value"] for r in ROUTES for x in r[k]]
+        for k in ("right", "swapped", "reversed")
     }
     assert len(kept["right"]) >= 60 and len(kept["swapped"]) >= 60
     assert min(kept["right"]) >= RIGHT > max(kept["swapped"] + kept["reversed"])
@@ -164,14 +185,38 @@ def test_n_grams_of_the_same_text_are_1_and_of_nothing_0():
 @pytest.mark.parametrize(
     ("reference", "route", "wanted"),
     [
-        ("Turn left at the gate.", "Turn left at the gate.", {"value": 1, "landmark_f1": 1, "direction": 1}),
-        ("Turn left at the gate.", "Turn left.", {"landmark_recall": 0, "landmark_f1": 0, "direction": 1}),
-        ("Turn left at the gate.", "Pass the shop, turn left at the gate.", {"value": 1, "landmark_precision": 0.5}),
+        (
+            "Turn left at the gate.",
+            "Turn left at the gate.",
+            {"value": 1, "landmark_f1": 1, "direction": 1},
+        ),
+        (
+            "Turn left at the gate.",
+            "Turn left.",
+            {"landmark_recall": 0, "landmark_f1": 0, "direction": 1},
+        ),
+        (
+            "Turn left at the gate.",
+            "Pass the shop, turn left at the gate.",
+            {"value": 1, "landmark_precision": 0.5},
+        ),
         ("Turn left.", "Turn left, then turn right.", {"direction": 0.5}),
-        ("Pass the gate, the shop, the bank.", "Pass the bank, the shop, the gate.", {"tau": -1, "value": 0.5}),
-        ("Pass the gate, the shop, the bank.", "Pass the gate, the bank, the shop.", {"tau": 1 / 3}),
+        (
+            "Pass the gate, the shop, the bank.",
+            "Pass the bank, the shop, the gate.",
+            {"tau": -1, "value": 0.5},
+        ),
+        (
+            "Pass the gate, the shop, the bank.",
+            "Pass the gate, the bank, the shop.",
+            {"tau": 1 / 3},
+        ),
         ("Open the door, pick up the cup.", "Open the door, put down the cup.", {"action": 0.5}),
-        ("Turn left.", "Turn left.", {"landmark_f1": None, "tau": None, "action": None, "value": 1}),
+        (
+            "Turn left.",
+            "Turn left.",
+            {"landmark_f1": None, "tau": None, "action": None, "value": 1},
+        ),
         ("Turn left.", "", {"value": 0, "direction": 0}),
     ],
 )
@@ -230,16 +275,22 @@ def test_different_things_do_not(a, b):
 
 def test_a_route_walked_back_is_consistent_and_the_same_route_is_not():
     there = "Go straight. Turn left at the gate. Turn left at the shop. Stop at the bank."
-    back = "Turn around at the bank. Turn right at the shop, then right at the gate and go straight."
+    back = (
+        "Turn around at the bank. Turn right at the shop, then right at the gate and go straight."
+    )
     assert reverse_consistency(there, back) == 1.0 == reverse_consistency(back, there)
     assert reverse_consistency(there, there) == 0.0
     assert reverse_consistency("Turn left at the gate.", "Turn around.") == 0.0
 
 
 def test_a_reply_that_thinks_a_route_back_is_told_whether_it_fits():
-    one = Sample("r", "a.mp4", "route", "forward", "How?", "Turn left at the gate, then right at the shop.")
+    one = Sample(
+        "r", "a.mp4", "route", "forward", "How?", "Turn left at the gate, then right at the shop."
+    )
     reply = (
-        "<think>Walking back: turn around, %s at the shop, %s at the gate</think> <answer>" + one.answer + "</answer>"
+        "<think>Walking back: turn around, %s at the shop, %s at the gate</think> <answer>"
+        + one.answer
+        + "</answer>"
     )
     assert "reverse_consistency 1.00" in score(one, reply % ("turn left", "turn right")).explanation
     assert "reverse_consistency 0.00" in score(one, reply % ("turn right", "turn left")).explanation
@@ -254,7 +305,9 @@ def test_a_route_without_annotation_is_refused():
 @settings(max_examples=200, deadline=None)
 def test_every_column_stays_in_its_range(reference, route):
     found = compare(reference, route)
-    assert all(value is None or (-1 if name == "tau" else 0) <= value <= 1 for name, value in found.items())
+    assert all(
+        value is None or (-1 if name == "tau" else 0) <= value <= 1 for name, value in found.items()
+    )
     one = Sample("r", "a.mp4", "route", "forward", "How?", reference)
     assert score(one, prompts.reply("x", reference)).value == 1.0
     assert 0 <= score(one, parse(route)).value <= 1

@@ -29,7 +29,14 @@ def some(counts, group=True) -> list[Sample]:
     """Samples of as many recordings as there are counts."""
     return [
         Sample(
-            f"{r}/{i}", f"r{r}.mp4", "route", "forward", "How?", "So.", part=f"part{r % 4 + 1}", group=f"g{r}" * group
+            f"{r}/{i}",
+            f"r{r}.mp4",
+            "route",
+            "forward",
+            "How?",
+            "So.",
+            part=f"part{r % 4 + 1}",
+            group=f"g{r}" * group,
         )
         for r, count in enumerate(counts)
         for i in range(count)
@@ -50,7 +57,10 @@ def test_by_recording_is_a_partition_that_does_not_leak(counts, share, seed, gro
     assert len(test) < share * len(samples) + max(counts)
     random.Random(seed).shuffle(samples)
     again = by_recording(samples, share, seed)
-    assert [set(side) for side in again] == [set(train), set(test)]  # the order of the rows does not matter
+    assert [set(side) for side in again] == [
+        set(train),
+        set(test),
+    ]  # the order of the rows does not matter
 
 
 @settings(max_examples=200, deadline=None)
@@ -80,7 +90,10 @@ def test_the_ladder_is_nested_and_of_the_sizes_of_the_paper():
 def test_leave_part_out():
     samples = some([3] * 8)
     train, test = leave_part_out(samples, "part1", "part2")
-    assert {s.part for s in train} == {"part3", "part4"} and {s.part for s in test} == {"part1", "part2"}
+    assert {s.part for s in train} == {"part3", "part4"} and {s.part for s in test} == {
+        "part1",
+        "part2",
+    }
     for parts in (("part5",), ()):
         with pytest.raises(ValueError, match=r"expected some of \['part1'.*found "):
             leave_part_out(samples, *parts)
@@ -90,7 +103,9 @@ def test_clips_of_one_take_are_one_recording():
     name = "AriaEverydayActivities_1.0.0_loc2_script3_seq4_rec{}_preview_rgb.mp4"
     a, b = (Sample(str(i), name.format(i), "route", "forward", "How?", "So.") for i in (1, 2))
     assert recording_of(a) == recording_of(b)
-    with pytest.raises(OverlapError, match=r"found 1: AriaEverydayActivities_1\.0\.0_loc2_script3_seq4"):
+    with pytest.raises(
+        OverlapError, match=r"found 1: AriaEverydayActivities_1\.0\.0_loc2_script3_seq4"
+    ):
         check_overlap([a], [b])
 
 

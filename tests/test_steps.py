@@ -19,7 +19,9 @@ ACTIONS = (
 )
 STEPS = {"direction": TURNS, "landmark": ("gate", "bin", "red car", "tree"), "action": ACTIONS}
 PATHS = st.sampled_from(list(STEPS)).flatmap(
-    lambda task: st.tuples(st.just(task), st.lists(st.sampled_from(STEPS[task]), min_size=1, max_size=6).map(tuple))
+    lambda task: st.tuples(
+        st.just(task), st.lists(st.sampled_from(STEPS[task]), min_size=1, max_size=6).map(tuple)
+    )
 )
 
 

@@ -28,7 +28,9 @@ def unseen(tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("walks"), []
     for i in range(12):
         walk = walks.draw(walks.SEEDS["dev"] + i, 1 + i % 4, "test")
-        made += walks.samples(walk, walks.write_video(walk, folder / f"{walk['id']}.mp4").name, seed=1)
+        made += walks.samples(
+            walk, walks.write_video(walk, folder / f"{walk['id']}.mp4").name, seed=1
+        )
     return made, folder
 
 
@@ -48,7 +50,9 @@ def test_it_describes_unseen_walks_also_behind_a_long_question(tiny, script, uns
     routes = [s for s in samples if (s.task, s.way) == ("route", "forward")]
     others = {s.group: s for s in samples if s.kind == "choice"}
     longer = [
-        script.replace(s, question=f"{script.prompts.problem(others[s.group])}\n{s.question}", id=f"{s.id}+")
+        script.replace(
+            s, question=f"{script.prompts.problem(others[s.group])}\n{s.question}", id=f"{s.id}+"
+        )
         for s in routes
     ]
     for asked in (routes, longer):

@@ -42,7 +42,9 @@ def test_each_clip_is_encoded_once_and_the_logits_are_the_same(seen, tmp_path):
         first, _ = sorted((tmp_path / "kept").iterdir())
         first.write_bytes(first.read_bytes()[:-10])
         memory = again(model, tmp_path / "kept")  # a torn file: that clip is encoded again
-        assert torch.allclose(model(**inputs).logits, plain, atol=1e-5) and 0 < memory.run < sum(rows[:2])
+        assert torch.allclose(model(**inputs).logits, plain, atol=1e-5) and 0 < memory.run < sum(
+            rows[:2]
+        )
         blind = {**inputs, "pixel_values_videos": inputs["pixel_values_videos"] * 0}
         assert not torch.allclose(model(**blind).logits, plain, atol=1e-3)
 

@@ -31,7 +31,10 @@ def adapter(out) -> dict:
 
 def test_labels_are_the_reply_alone(tiny, training, videos):
     _, processor = tiny
-    rows = [training[0], next(s for s in training if len(s.steps_forward) != len(training[0].steps_forward))]
+    rows = [
+        training[0],
+        next(s for s in training if len(s.steps_forward) != len(training[0].steps_forward)),
+    ]
     for recipe in ("st-cot", "forward-cot", "label"):
         with looking(processor, videos):
             batch = train.Collator(processor, recipe)(rows)
@@ -52,10 +55,21 @@ def test_an_unreadable_video_stops_training_by_name(tiny, training, videos):
 
 def test_sft_learns_and_resumes_where_it_stopped(training, videos, tmp_path):
     """Six steps in one go, and four then two after an interruption and a half-written newer checkpoint, end the same."""
-    how = {"videos": videos, "learning_rate": 2e-3, "max_steps": 6, "save_strategy": "steps", "save_steps": 3, **SMALL}
+    how = {
+        "videos": videos,
+        "learning_rate": 2e-3,
+        "max_steps": 6,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        **SMALL,
+    }
     rows = training[:8]
     train.sft(*load("tiny"), rows, tmp_path / "whole", **how)
-    log = [row["loss"] for row in json.loads((tmp_path / "whole" / "log.json").read_text()) if "loss" in row]
+    log = [
+        row["loss"]
+        for row in json.loads((tmp_path / "whole" / "log.json").read_text())
+        if "loss" in row
+    ]
     assert log[-1] < log[0]
     stopped = tmp_path / "parted"
     with pytest.raises(KeyboardInterrupt):
@@ -63,7 +77,9 @@ def test_sft_learns_and_resumes_where_it_stopped(training, videos, tmp_path):
     assert not (stopped / "adapter").exists()
     assert checkpoints.last(stopped).endswith("checkpoint-4")  # saved by the interruption
     (stopped / "checkpoints" / "checkpoint-5").mkdir()
-    (stopped / "checkpoints" / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5, "log_his')
+    (stopped / "checkpoints" / "checkpoint-5" / "trainer_state.json").write_text(
+        '{"global_step": 5, "log_his'
+    )
     train.sft(*load("tiny"), rows, stopped, **how)
     for name, value in adapter(tmp_path / "whole").items():
         assert torch.allclose(value, adapter(stopped)[name], atol=1e-6), name
@@ -109,7 +125,9 @@ def other(request, training, videos, tmp_path_factory):
     model, processor = load(str(architecture(request.param, folder)), four_bit=False)
     settings = train.GRPO | GROUP | {"max_completion_length": 8}
     with looking(processor, videos):
-        yield train.make_trainer(model, processor, training[:4], folder, PRESETS["st-r1"], settings=settings)
+        yield train.make_trainer(
+            model, processor, training[:4], folder, PRESETS["st-r1"], settings=settings
+        )
 
 
 def test_parity_holds_on_the_other_architectures(other):
@@ -123,7 +141,8 @@ def test_a_prompt_read_once_for_its_copies_gives_the_same_replies_log_probs_and_
     batch, found, tokens = gates._rollouts(other, asked), [], []
     core = other.model.get_base_model()
     counter = core.model.language_model.register_forward_pre_hook(
-        lambda module, args, kwargs: tokens.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+        lambda module, args, kwargs: tokens.append(kwargs["inputs_embeds"].shape[:2].numel()),
+        with_kwargs=True,
     )
     for alike in (True, False):
         tokens.clear()
@@ -133,10 +152,14 @@ def test_a_prompt_read_once_for_its_copies_gives_the_same_replies_log_probs_and_
             other.copies = [0, 1, 2, 3]
         replies, _ = other._generate_single_turn(ids, None, fields, 1)
         with other.showing(torch.arange(4)):
-            logps = other._get_per_token_logps_and_entropies(other.model, batch["ids"], batch["mask"], batch["keep"])[0]
+            logps = other._get_per_token_logps_and_entropies(
+                other.model, batch["ids"], batch["mask"], batch["keep"]
+            )[0]
         other.model.zero_grad()
         (logps * torch.arange(1, 5)[:, None]).sum().backward()
-        grads = torch.cat([p.grad.flatten() for p in other.model.parameters() if p.grad is not None])
+        grads = torch.cat(
+            [p.grad.flatten() for p in other.model.parameters() if p.grad is not None]
+        )
         found.append((replies, logps.detach(), grads.clone(), sum(tokens)))
     counter.remove()
     other.model.zero_grad()
@@ -189,7 +212,9 @@ def test_a_dry_run_takes_the_largest_sample_and_leaves_no_trace(trainer):
     found = gates.dry_run(trainer)
     handle.remove()
     assert lengths[-1] == (4, found["tokens"] + 48)  # the group, with completions of full length
-    texts = {row["id"]: len(str(row["prompt"])) for row in (trainer.train_dataset[i] for i in range(4))}
+    texts = {
+        row["id"]: len(str(row["prompt"])) for row in (trainer.train_dataset[i] for i in range(4))
+    }
     assert found["tokens"] == max(
         len(trainer._tokenize_prompts([trainer.train_dataset[i]["prompt"]])[0][0]) for i in range(4)
     ), texts
@@ -200,7 +225,9 @@ def test_a_dry_run_takes_the_largest_sample_and_leaves_no_trace(trainer):
     trainer.shown = None
 
 
-@pytest.mark.parametrize(("size", "setting"), [(4, "per_device_train_batch_size"), (1, "frames or max_pixels")])
+@pytest.mark.parametrize(
+    ("size", "setting"), [(4, "per_device_train_batch_size"), (1, "frames or max_pixels")]
+)
 def test_a_dry_run_out_of_memory_names_the_setting_to_lower(trainer, monkeypatch, size, setting):
     """A true out-of-memory error: the loss asks for more than any machine has."""
     monkeypatch.setattr(trainer.args, "per_device_train_batch_size", size)
@@ -217,17 +244,29 @@ def test_rows_a_backward_are_halved_until_they_fit_and_the_adapter_stays_the_sam
     plain, made = rollouts.VideoGRPOTrainer._compute_loss, {}
 
     def small(self, model, inputs):
-        return plain(self, model, inputs) if len(inputs["completion_ids"]) <= 2 else torch.empty(2**50)
+        return (
+            plain(self, model, inputs) if len(inputs["completion_ids"]) <= 2 else torch.empty(2**50)
+        )
 
     for name, loss in (("whole", plain), ("parted", small)):
         monkeypatch.setattr(rollouts.VideoGRPOTrainer, "_compute_loss", loss)
         model, processor = load("tiny")
-        how = {"videos": videos, "max_steps": 2, "learning_rate": 1e-3, "temperature": 1.2, "dry": True, **GROUP}
+        how = {
+            "videos": videos,
+            "max_steps": 2,
+            "learning_rate": 1e-3,
+            "temperature": 1.2,
+            "dry": True,
+            **GROUP,
+        }
         train.grpo(model, processor, training[:4], tmp_path / name, **how)
         made[name] = adapter(tmp_path / name)
     assert "out of memory with 4 rows a backward: 2, 2 times a step" in capsys.readouterr().out
     settings = json.loads((tmp_path / "parted" / "train.json").read_text())
-    assert (settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]) == (2, 2)
+    assert (settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]) == (
+        2,
+        2,
+    )
     for key, value in made["whole"].items():
         assert torch.allclose(value, made["parted"][key], atol=1e-5), key
 
@@ -236,13 +275,19 @@ def test_grpo_takes_steps_on_video_and_keeps_what_it_saw(training, videos, tmp_p
     model, processor = load("tiny")
     train.grpo(model, processor, training[:4], tmp_path, videos=videos, rewards="st-r1-reverse", max_steps=2,
                learning_rate=1e-3, temperature=1.2, **GROUP)  # fmt: skip
-    kept = pandas.concat([pandas.read_parquet(p) for p in sorted((tmp_path / "completions").glob("*.parquet"))])
-    assert {"step", "id", "prompt", "completion", "advantage"} | {f.__name__ for f in PRESETS["st-r1-reverse"]} <= set(
-        kept
+    kept = pandas.concat(
+        [pandas.read_parquet(p) for p in sorted((tmp_path / "completions").glob("*.parquet"))]
     )
+    assert {"step", "id", "prompt", "completion", "advantage"} | {
+        f.__name__ for f in PRESETS["st-r1-reverse"]
+    } <= set(kept)
     assert len(kept) == 2 * 4
     assert set(kept["id"]) <= {s.id for s in training[:4]}
-    assert all(prompts.problem(s)[:40] in p for s in training[:4] for p in kept["prompt"][kept["id"] == s.id])
+    assert all(
+        prompts.problem(s)[:40] in p
+        for s in training[:4]
+        for p in kept["prompt"][kept["id"] == s.id]
+    )
     assert "<|video_pad|>" not in "".join(kept["completion"])
     moved = [v.abs().max() for n, v in adapter(tmp_path).items() if "lora_B" in n]
     assert max(moved) > 0

@@ -20,8 +20,13 @@ def contract(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("unsloth")  # Unsloth writes its compiled cache where it runs
     script = Path(__file__).parent / "unsloth_contract.py"
     command = [sys.executable, str(script), str(folder), *KINDS]
-    environment = os.environ | {"PYTHONPATH": str(script.parent.parent), "STLITE_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    environment = os.environ | {
+        "PYTHONPATH": str(script.parent.parent),
+        "STLITE_CACHE": str(folder / "cache"),
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     *found, calls = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
     return calls | dict(zip(KINDS, found, strict=True))
@@ -57,7 +62,9 @@ def test_the_parity_gate_passes_and_closes_on_black_videos(contract, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_tower_runs_once_for_a_clip_and_its_features_are_exact(contract, kind):
     tower = contract[kind]["tower"]
-    assert 0 < tower["run"] <= (tower["clips"] + 2) * tower["rows"]  # the parity gate blackens two more
+    assert (
+        0 < tower["run"] <= (tower["clips"] + 2) * tower["rows"]
+    )  # the parity gate blackens two more
     assert tower["asked"] > 5 * tower["run"]
     assert tower["difference"] <= 1e-5
 

@@ -28,7 +28,9 @@ from stlite.data.video import (
     read_clip,
 )
 
-av.logging.set_level(av.logging.PANIC)  # and loaded before decord, whose libvpx would take the place of its own
+av.logging.set_level(
+    av.logging.PANIC
+)  # and loaded before decord, whose libvpx would take the place of its own
 KILLS, READS = int(os.environ.get("STLITE_KILLS", 5)), int(os.environ.get("STLITE_READS", 200))
 SMALL = {"frames": 16, "max_pixels": 84 * 84}
 
@@ -62,7 +64,9 @@ def check(clip, made, count=16):
     every = np.array(list(times.values())) - times[first]
     wanted = np.linspace(0, every[-1], count)
     nearest = np.abs(every[:, None] - wanted).min(0)
-    clash = len({np.abs(every - at).argmin() for at in wanted}) < count  # a gap shared by two of the times wanted
+    clash = (
+        len({np.abs(every - at).argmin() for at in wanted}) < count
+    )  # a gap shared by two of the times wanted
     assert clash or np.abs(true - wanted).max() <= nearest.max() + 0.002
 
 
@@ -76,7 +80,9 @@ def test_every_kind_gives_the_right_frames_at_the_right_times(corpus, kind):
         warnings.simplefilter("always")
         clip = read_clip(made.path, **SMALL)
     check(clip, made)
-    assert re.fullmatch(NOTED.get(kind, ""), " ".join(str(w.message).removeprefix(f"{made.path}: ") for w in said))
+    assert re.fullmatch(
+        NOTED.get(kind, ""), " ".join(str(w.message).removeprefix(f"{made.path}: ") for w in said)
+    )
 
 
 NOTED = {
@@ -96,7 +102,9 @@ REFUSED = {
 @pytest.mark.parametrize("backend", REFUSED)
 @pytest.mark.parametrize("kind", clips.GOOD)
 def test_other_backends_are_right_or_refused(corpus, kind, backend):
-    pytest.importorskip(backend, exc_type=(ImportError, RuntimeError))  # torchcodec without FFmpeg: a RuntimeError
+    pytest.importorskip(
+        backend, exc_type=(ImportError, RuntimeError)
+    )  # torchcodec without FFmpeg: a RuntimeError
     made = corpus(kind)
     if kind in REFUSED[backend]:
         with pytest.raises(ClipError, match=f"{backend} may give wrong frames here"):
@@ -129,7 +137,9 @@ def test_a_time_range_is_kept_to(corpus):
         read_clip(f"{made.path}#t=7,9")
 
 
-@pytest.mark.parametrize("size, fitted", [((320, 240), (84, 56)), ((240, 320), (56, 84)), ((600, 28), (252, 28))])
+@pytest.mark.parametrize(
+    "size, fitted", [((320, 240), (84, 56)), ((240, 320), (56, 84)), ((600, 28), (252, 28))]
+)
 def test_frames_fit_the_budget_and_the_multiple(tmp_path, size, fitted):
     path = clips.encode(tmp_path / "a.mp4", range(3), size=size)
     assert read_clip(path, 2, max_pixels=84 * 84).frames.shape[2:0:-1] == fitted
@@ -138,7 +148,11 @@ def test_frames_fit_the_budget_and_the_multiple(tmp_path, size, fitted):
 def test_a_fit_never_passes_the_budget_and_keeps_the_aspect():
     rng = random.Random(0)
     for _ in range(2000):
-        height, width, multiple = rng.randint(16, 4000), rng.randint(16, 4000), rng.choice([14, 28, 32])
+        height, width, multiple = (
+            rng.randint(16, 4000),
+            rng.randint(16, 4000),
+            rng.choice([14, 28, 32]),
+        )
         budget = rng.randint(multiple**2, 500_000)
         rows, columns = video._fit(height, width, budget, multiple)
         assert rows % multiple == columns % multiple == 0 < rows * columns <= budget
@@ -154,7 +168,9 @@ def test_pixels_that_are_not_square_are_made_so(tmp_path):
 def test_orders_for_the_audits(corpus):
     made = corpus("short_gop")
     clip, *others = (read_clip(made.path, 8, order=order) for order in ORDERS)
-    back, mixed, single, blank = ([clips.number(frame) for frame in other.frames] for other in others)
+    back, mixed, single, blank = (
+        [clips.number(frame) for frame in other.frames] for other in others
+    )
     numbers = [clips.number(frame) for frame in clip.frames]
     assert back == numbers[::-1]
     assert sorted(mixed) == numbers != mixed
@@ -200,7 +216,8 @@ def test_a_broken_file_is_one_clip_error_within_five_seconds(corpus, kind, time_
 
 
 @pytest.mark.parametrize(
-    "path", ["http://a.b/c.mp4", "file:///a.mp4", "concat:a.mp4|b.mp4", "../a.mp4", "/a.mp4", "a\0.mp4"]
+    "path",
+    ["http://a.b/c.mp4", "file:///a.mp4", "concat:a.mp4|b.mp4", "../a.mp4", "/a.mp4", "a\0.mp4"],
 )
 def test_urls_and_paths_outside_the_root_are_refused(tmp_path, path):
     with pytest.raises(ClipError, match="expected"):
@@ -234,7 +251,9 @@ def test_flipped_bytes_give_a_clip_or_a_clip_error(corpus, tmp_path):
         for _ in range(10):
             data = bytearray(path.read_bytes())
             for _ in range(20):
-                data[rng.randrange(len(data)) if rng.random() < 0.5 else rng.randrange(2000)] = rng.randrange(256)
+                data[rng.randrange(len(data)) if rng.random() < 0.5 else rng.randrange(2000)] = (
+                    rng.randrange(256)
+                )
             (tmp_path / path.name).write_bytes(data)
             try:
                 with warnings.catch_warnings():
@@ -265,8 +284,18 @@ def test_preflight_lists_good_and_bad(corpus, tmp_path, capsys):
     names = ("open_gop", "truncated", "empty", "short_gop")
     for name in names:
         (tmp_path / f"{name}.mp4").write_bytes(corpus(name).path.read_bytes())
-    ask = {"task": "direction", "way": "forward", "question": "?", "answer": "A", "options": ("a", "b")}
-    samples = [Sample(id=f"{name}{i}", video=f"{name}.mp4", **ask) for name in (*names, "absent") for i in range(2)]
+    ask = {
+        "task": "direction",
+        "way": "forward",
+        "question": "?",
+        "answer": "A",
+        "options": ("a", "b"),
+    }
+    samples = [
+        Sample(id=f"{name}{i}", video=f"{name}.mp4", **ask)
+        for name in (*names, "absent")
+        for i in range(2)
+    ]
     good, bad = preflight(samples, root=tmp_path, time_limit=60, **SMALL)
     assert good == ["open_gop.mp4", "short_gop.mp4"]
     assert {name: error.reason.split(":")[0] for name, error in bad.items()} == {
@@ -301,14 +330,18 @@ def test_whatever_changes_the_pixels_changes_the_key(corpus, cache, tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(corpus("short_gop").path.read_bytes())
     asks = ({}, {"frames": 4}, {"max_pixels": 56 * 56}, {"multiple": 14}, {"backend": "decord"})
-    keys = [read_clip(path, **SMALL | ask).key for ask in asks] + [read_clip(f"{path}#t=1", **SMALL).key]
+    keys = [read_clip(path, **SMALL | ask).key for ask in asks] + [
+        read_clip(f"{path}#t=1", **SMALL).key
+    ]
     path.write_bytes(corpus("variable_rate").path.read_bytes())
     clip = read_clip(path, **SMALL)
     check(clip, corpus("variable_rate"))
     assert len({*keys, clip.key}) == len(asks) + 2 == cache_stats()["clips"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}\n", b'{"shape": [16, 56, 84, 3]}\n', b"\xff\xfe not JSON", None])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{}\n", b'{"shape": [16, 56, 84, 3]}\n', b"\xff\xfe not JSON", None]
+)
 def test_a_damaged_kept_clip_is_read_anew(corpus, cache, damage):
     made = corpus("short_gop")
     read_clip(made.path, **SMALL)
@@ -324,9 +357,15 @@ def test_the_cache_is_bounded_counted_and_cleared(corpus, cache, monkeypatch):
     monkeypatch.setattr(video, "_grown", math.inf)
     for i in range(40):
         last = read_clip(f"{corpus('short_gop').path}#t=0,{2 + i / 40}", **SMALL)
-        read_clip(f"{corpus('short_gop').path}#t=0,2.0", **SMALL)  # always used again: never removed
+        read_clip(
+            f"{corpus('short_gop').path}#t=0,2.0", **SMALL
+        )  # always used again: never removed
     stats = cache_stats()
-    assert 10 <= stats["clips"] < 22 and stats["bytes"] <= 1.02 * limit and stats["folder"] == str(cache)
+    assert (
+        10 <= stats["clips"] < 22
+        and stats["bytes"] <= 1.02 * limit
+        and stats["folder"] == str(cache)
+    )
     assert {last.key, read_clip(f"{corpus('short_gop').path}#t=0,2.0", **SMALL).key} <= {
         f.stem for f in cache.iterdir()
     }
@@ -359,11 +398,17 @@ for turn in itertools.takewhile(lambda _: os.getppid() == parent, itertools.coun
 
 def test_four_processes_share_a_cache_through_random_kills(corpus, cache, tmp_path):
     rng, seeds = random.Random(0), iter(range(10_000))
-    room = {"STLITE_CACHE_GB": str(6 * 84 * 56 * 48 / 2**30), "PYTHONPATH": os.pathsep.join(map(str, HOMES))}
+    room = {
+        "STLITE_CACHE_GB": str(6 * 84 * 56 * 48 / 2**30),
+        "PYTHONPATH": os.pathsep.join(map(str, HOMES)),
+    }
 
     def start():
         command = [sys.executable, "-c", READER, str(corpus("open_gop").path), str(next(seeds))]
-        with open(tmp_path / f"out{command[-1]}", "w") as out, open(tmp_path / f"err{command[-1]}", "w") as err:
+        with (
+            open(tmp_path / f"out{command[-1]}", "w") as out,
+            open(tmp_path / f"err{command[-1]}", "w") as err,
+        ):
             return subprocess.Popen(command, stdout=out, stderr=err, env=os.environ | room)
 
     readers = [start() for _ in range(4)]
@@ -376,7 +421,9 @@ def test_four_processes_share_a_cache_through_random_kills(corpus, cache, tmp_pa
             readers[place] = start()
         outs = [tmp_path / f"out{reader.args[-1]}" for reader in readers]
         deadline = time.time() + 60
-        while time.time() < deadline and not all(out.stat().st_size for out in outs):  # none waits for a dead one
+        while time.time() < deadline and not all(
+            out.stat().st_size for out in outs
+        ):  # none waits for a dead one
             time.sleep(0.1)
         alive = [reader.poll() for reader in readers]
     finally:
@@ -403,9 +450,13 @@ print(json.dumps([found[10], resident()]))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc"
+)
 def test_memory_does_not_grow_with_clips_read(corpus, tmp_path):
     command = [sys.executable, "-c", MEMORY, str(corpus("short_gop").path), str(READS)]
     env = os.environ | {"PYTHONPATH": str(HOMES[1])}
-    before, after = json.loads(subprocess.run(command, capture_output=True, check=True, env=env).stdout)
+    before, after = json.loads(
+        subprocess.run(command, capture_output=True, check=True, env=env).stdout
+    )
     assert after - before <= 100, f"{before:.0f} MB after 10 clips, {after:.0f} MB after {READS}"

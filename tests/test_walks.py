@@ -28,7 +28,11 @@ def test_a_walk_gives_its_questions_in_both_ways():
         assert {(s.task, s.way) for s in made} == {
             (t, w) for t in walks.annotation(walk)[0] for w in ("forward", "reverse")}  # fmt: skip
         assert all(len(s.options) == 4 for s in made if s.kind == "choice")
-        assert all(s.steps_reverse == reverse_path(s.steps_forward, s.task) for s in made if s.kind == "choice")
+        assert all(
+            s.steps_reverse == reverse_path(s.steps_forward, s.task)
+            for s in made
+            if s.kind == "choice"
+        )
         assert all(len(s.moments) == len(s.steps_forward) for s in made)
 
 
@@ -44,9 +48,16 @@ def test_a_turn_moves_the_view_the_other_way():
     for turn, sign in (("turn left", 1), ("turn right", -1)):
         moved = []
         for walk in (walks.draw(i, 1) for i in range(200)):
-            if walk["turns"][0] == turn and not walk["ends"][0] and walk["landmarks"][0] == "red ball":
+            if (
+                walk["turns"][0] == turn
+                and not walk["ends"][0]
+                and walk["landmarks"][0] == "red ball"
+            ):
                 start = walks.timeline(walk)["moments"]["direction"][0] - walks.TURN / 2
-                seen = [red_column(f) for f in walks.render(walk, start + np.array([0.1, 0.3]), 84).astype(int)]
+                seen = [
+                    red_column(f)
+                    for f in walks.render(walk, start + np.array([0.1, 0.3]), 84).astype(int)
+                ]
                 moved += [seen[1] - seen[0]]
         assert np.isfinite(moved).any()
         assert (np.sign([m for m in moved if np.isfinite(m)]) == sign).all()
@@ -83,7 +94,12 @@ def test_shipped_training_and_test_walks_are_apart():
 @pytest.fixture(scope="module")
 def questions():
     walks_ = many(450)
-    return [s for i, w in enumerate(walks_) for s in walks.samples(w, "a.mp4", seed=i) if s.kind == "choice"][:2000]
+    return [
+        s
+        for i, w in enumerate(walks_)
+        for s in walks.samples(w, "a.mp4", seed=i)
+        if s.kind == "choice"
+    ][:2000]
 
 
 def rate(questions, pick) -> float:
@@ -146,7 +162,15 @@ for path in map(Path, sys.argv[2:]):
 def test_shipped_videos_are_made_again(tmp_path):
     """Decoded frames are equal, whatever the machine: the encoder is told to choose the same on every processor."""
     names = ("part1/w0000003.mp4", "part3_clip/w0200035.mp4")
-    command = [sys.executable, "-W", "ignore", "-c", AGAIN, tmp_path, *[DATA / "videos" / name for name in names]]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        AGAIN,
+        tmp_path,
+        *[DATA / "videos" / name for name in names],
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=DATA.parent)
     assert len(done.stdout.split()) == 2, done.stderr
     assert done.stdout.split() == ["0.0", "0.0"]  # mean difference in grey levels
@@ -160,7 +184,11 @@ def test_another_processor_renders_the_same(tmp_path):
     for without in ("", "AVX512_SPR AVX512_ICL AVX512_SKX AVX512F AVX2 FMA3 X86_V4 X86_V3"):
         env = {**os.environ, "NPY_DISABLE_CPU_FEATURES": without}
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=env, cwd=DATA.parent
+            [sys.executable, "-W", "ignore", "-c", code],
+            capture_output=True,
+            text=True,
+            env=env,
+            cwd=DATA.parent,
         )
         found.add(done.stdout)
         assert "[" in done.stdout, done.stderr

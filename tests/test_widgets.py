@@ -85,7 +85,10 @@ def test_keys_move_and_the_ends_say_so(inspector):
     press(do="wrong")
     assert inspector.strip.view["id"] == "s1"  # round again
     press(do="move", by=-5)
-    assert (inspector.strip.view["id"], inspector.strip.said["message"]) == ("s1", "there is none further this way")
+    assert (inspector.strip.view["id"], inspector.strip.said["message"]) == (
+        "s1",
+        "there is none further this way",
+    )
 
 
 def test_a_view_holds_frames_times_gold_replies_and_why(inspector):
@@ -98,7 +101,12 @@ def test_a_view_holds_frames_times_gold_replies_and_why(inspector):
         ("base", "B", "wrong"),
         ("tuned", "A", "right"),
     ]
-    assert [x["name"] for x in view["lanes"]] == ["forward path", "reverse path", "base thought", "tuned thought"]
+    assert [x["name"] for x in view["lanes"]] == [
+        "forward path",
+        "reverse path",
+        "base thought",
+        "tuned thought",
+    ]
     assert view["findings"] == ["dull"]
     assert plots.png(inspector.picture()).startswith(b"\x89PNG")
 
@@ -110,7 +118,10 @@ def test_marks_are_on_disk_at_once_and_what_others_wrote_is_kept(inspector, tmp_
     widgets.annotate(path, "other", mark="good")
     press(do="note", text='"no"\n\u2028 </script>')
     found = widgets.read_annotations(path)
-    assert {k: found["s0"][k] for k in ("mark", "note")} == {"mark": "wrong gold", "note": '"no"\n\u2028 </script>'}
+    assert {k: found["s0"][k] for k in ("mark", "note")} == {
+        "mark": "wrong gold",
+        "note": '"no"\n\u2028 </script>',
+    }
     assert found["other"]["mark"] == "good"
     assert shown(inspector, mark="wrong gold") == ["s0"]
     press(do="mark", text="")
@@ -122,7 +133,9 @@ def test_a_torn_annotation_names_its_line_and_is_not_overwritten(inspector, tmp_
     path = tmp_path / "marks.jsonl"
     path.write_text('{"id": "s0", "mark": "good", "note": ""}\n{"id": "s1", "mark": 3}\n')
     inspector._on_message(inspector.strip, {"do": "mark", "text": "good"})
-    assert inspector.strip.said["message"].startswith("not saved: marks.jsonl:2: field 'annotation'")
+    assert inspector.strip.said["message"].startswith(
+        "not saved: marks.jsonl:2: field 'annotation'"
+    )
     assert path.read_text().endswith('"mark": 3}\n')
     with pytest.raises(SampleError, match=r"marks\.jsonl:2"):
         widgets.inspect_samples(samples(), annotations=path)
@@ -132,12 +145,17 @@ def test_exports_hold_what_passes_the_filters(inspector, tmp_path):
     widgets.annotate(tmp_path / "marks.jsonl", "s1", mark="good", note="=1+1")
     inspector.marks = widgets.read_annotations(tmp_path / "marks.jsonl")
     shown(inspector, finding="dull")
-    rows = [json.loads(line) for line in inspector.save(tmp_path / "x.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in inspector.save(tmp_path / "x.jsonl").read_text().splitlines()
+    ]
     assert [(r["id"], r["base: answer"], r["tuned: reason"], r["findings"]) for r in rows] == [
         ("s1", "B", "right", ["dull"]), ("s3", "A", "right", ["dull"]),
     ]  # fmt: skip
     table = list(csv.DictReader(io.StringIO(inspector.save(tmp_path / "x.csv").read_text())))
-    assert [(r["id"], r["mark"], r["note"]) for r in table] == [("s1", "good", "'=1+1"), ("s3", "", "")]
+    assert [(r["id"], r["mark"], r["note"]) for r in table] == [
+        ("s1", "good", "'=1+1"),
+        ("s3", "", ""),
+    ]
     page = inspector.save(tmp_path / "x.html").read_text()
     assert len(json.loads(re.search(r'id="views">(.*?)</script>', page)[1])) == 2
     assert not re.search(r"https?://(?!www\.w3\.org)", page)
@@ -181,7 +199,12 @@ def test_show_chain_pays_as_the_rewards_do_and_is_saved_three_ways(videos, tmp_p
     s = samples()[0]
     strip = widgets.show_chain(s, prompts.reply(prompts.trace(s), "A"), videos)
     (run,) = strip.view["runs"]
-    assert run["rewards"] == {"accuracy": 1.0, "format": 1.0, "reverse_steps": 1.0, "consistency": 1.0}
+    assert run["rewards"] == {
+        "accuracy": 1.0,
+        "format": 1.0,
+        "reverse_steps": 1.0,
+        "consistency": 1.0,
+    }
     assert [c["state"] for c in strip.view["lanes"][-1]["cells"]] == ["right"]
     assert strip.save(tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     assert strip.save(tmp_path / "c.svg").read_text("utf-8").rstrip().endswith("</svg>")
@@ -229,12 +252,19 @@ def test_a_training_view_follows_a_real_trainer_and_shows_the_same_from_disk(tmp
     assert view.strip.view["group"]["prompt"] == "where?"
     (tmp_path / "run" / "log.json").write_text(json.dumps(state.log_history))
     assert widgets.TrainingView(tmp_path / "run").strip.view == view.strip.view
-    assert [row["completion"] for row in widgets.read_rollouts(tmp_path / "run", 1)] == ["reply 1.2", "reply 1.3"]
+    assert [row["completion"] for row in widgets.read_rollouts(tmp_path / "run", 1)] == [
+        "reply 1.2",
+        "reply 1.3",
+    ]
 
 
 def test_two_videos_asked_in_the_same_words_are_two_groups(tmp_path):
     (tmp_path / "completions").mkdir()
-    table = {"prompt": list("aabbbb"), "completion": list("uvwxyz"), "accuracy_reward": [0.0, 1.0] * 3}
+    table = {
+        "prompt": list("aabbbb"),
+        "completion": list("uvwxyz"),
+        "accuracy_reward": [0.0, 1.0] * 3,
+    }
     pandas.DataFrame(table).to_parquet(tmp_path / "completions" / "completions_00001.parquet")
     assert [row["completion"] for row in widgets.read_rollouts(tmp_path)] == ["y", "z"]
 
@@ -253,7 +283,9 @@ def test_a_log_of_a_run_still_in_training_is_its_newest_checkpoints(tmp_path):
     for step in (5, 10):
         (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
         state = {"global_step": step, "log_history": [{"step": step}]}
-        (tmp_path / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
+        (tmp_path / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json").write_text(
+            json.dumps(state)
+        )
     assert widgets.read_log(tmp_path) == [{"step": 10}]
 
 

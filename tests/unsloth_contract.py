@@ -39,19 +39,27 @@ def unmapped() -> list[str]:
 
     from stlite.train.models import PRESETS
 
-    return [n for n, p in PRESETS.items() if n != "tiny" and p["source"].lower() not in FLOAT_TO_INT_MAPPER]
+    return [
+        n
+        for n, p in PRESETS.items()
+        if n != "tiny" and p["source"].lower() not in FLOAT_TO_INT_MAPPER
+    ]
 
 
 def pretend() -> None:
     """Import Unsloth as on CUDA, describe a card of 8 GB to it, and let it replace TRL's GRPO trainer."""
-    os.environ |= dict.fromkeys(("UNSLOTH_ALLOW_CPU", "UNSLOTH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"), "1")
+    os.environ |= dict.fromkeys(
+        ("UNSLOTH_ALLOW_CPU", "UNSLOTH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"), "1"
+    )
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
     import unsloth
     from unsloth.kernels import cross_entropy_loss
     from unsloth.models import rl, vision
 
-    card = SimpleNamespace(name="none", total_memory=8 << 30, major=8, minor=0, multi_processor_count=1)
+    card = SimpleNamespace(
+        name="none", total_memory=8 << 30, major=8, minor=0, multi_processor_count=1
+    )
     vision.get_device_stats = lambda: ("none", "", 8.0)
     for name, value in {
         "mem_get_info": (8 << 30, 8 << 30), "get_device_properties": card, "get_device_capability": (8, 0),
@@ -69,7 +77,9 @@ def cross_entropy(logits, labels, *scales):
     """Compute what Unsloth's one Triton kernel on this route computes: the loss of each row (N,)."""
     import torch
 
-    return torch.nn.functional.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="none")
+    return torch.nn.functional.cross_entropy(
+        logits.float(), labels, ignore_index=-100, reduction="none"
+    )
 
 
 def architecture(kind: str, folder: Path) -> Path:
@@ -112,8 +122,14 @@ def processor(kind: str, tok, chat: str):
 
     images = hf.Qwen2VLImageProcessor(**({"patch_size": 16} if kind == "qwen3" else {}))
     video = hf.Qwen3VLVideoProcessor() if kind == "qwen3" else hf.Qwen2VLVideoProcessor()
-    name = {"qwen2": "Qwen2VLProcessor", "qwen2.5": "Qwen2_5_VLProcessor", "qwen3": "Qwen3VLProcessor"}[kind]
-    return getattr(hf, name)(image_processor=images, tokenizer=tok, video_processor=video, chat_template=chat)
+    name = {
+        "qwen2": "Qwen2VLProcessor",
+        "qwen2.5": "Qwen2_5_VLProcessor",
+        "qwen3": "Qwen3VLProcessor",
+    }[kind]
+    return getattr(hf, name)(
+        image_processor=images, tokenizer=tok, video_processor=video, chat_template=chat
+    )
 
 
 def watch(model, seen: list) -> None:
@@ -149,7 +165,16 @@ def run(kind: str, folder: Path) -> dict:
             train.sft(model, proc, samples, folder / stage, videos=videos, max_steps=2, per_device_train_batch_size=2,
                       gradient_accumulation_steps=1, disable_tqdm=True, dry=True)  # fmt: skip
         else:
-            train.grpo(model, proc, samples, folder / stage, videos=videos, rewards=[spread], dry=True, **GROUP)
+            train.grpo(
+                model,
+                proc,
+                samples,
+                folder / stage,
+                videos=videos,
+                rewards=[spread],
+                dry=True,
+                **GROUP,
+            )
         moved = max((p.detach() - before[n]).abs().max().item() for n, p in adapter.items())
         found[stage] = {"passes": list(seen), "moved": moved}
         seen.clear()
@@ -170,7 +195,11 @@ def tower(model, proc, samples, videos: Path) -> dict:
     from stlite.train.models import encode, looking
 
     visual = model.get_base_model().model.visual
-    found = {"asked": visual.memory.asked, "run": visual.memory.run, "clips": len({s.video for s in samples})}
+    found = {
+        "asked": visual.memory.asked,
+        "run": visual.memory.run,
+        "clips": len({s.video for s in samples}),
+    }
     with looking(proc, videos):
         inputs = encode(proc, [prompts.messages(s) for s in samples])
     with torch.no_grad():
@@ -188,7 +217,9 @@ def blinded(model, proc, samples, folder: Path, videos: Path) -> str:
     from stlite.train.models import looking
 
     with looking(proc, videos):
-        trainer = train.make_trainer(model, proc, samples, folder / "blind", [spread], settings=train.GRPO | GROUP)
+        trainer = train.make_trainer(
+            model, proc, samples, folder / "blind", [spread], settings=train.GRPO | GROUP
+        )
         module = sys.modules[type(trainer).__module__]
         feed = module._unsloth_grpo_video_inputs
 

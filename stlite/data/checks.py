@@ -13,9 +13,14 @@ from stlite.data.egost import question_kind, read_trace
 from stlite.data.sample import LETTERS, Sample, safe_path
 from stlite.data.splits import recording_of
 
-OPENINGS = re.compile(r"Please take an? egocentric view to understand the following questions?\.\s*")
+OPENINGS = re.compile(
+    r"Please take an? egocentric view to understand the following questions?\.\s*"
+)
 VERDICT = re.compile(r"(Hence, the correct answer is )([A-H])$")
-FAR, NEAR = 3.0, 1.6  # standard errors: fair questions hardly ever are so far from chance, and one set in five so near
+FAR, NEAR = (
+    3.0,
+    1.6,
+)  # standard errors: fair questions hardly ever are so far from chance, and one set in five so near
 
 
 @lru_cache(1 << 16)
@@ -93,7 +98,9 @@ def examine(
     letter, far = _commonest(samples)
     ids = [s.id for s in samples if far > NEAR and s.options and s.answer == letter]
     severity, of = "warning" if far > FAR else "note", sum(bool(s.options) for s in samples)
-    findings.append(_finding("letter-imbalance", severity, ids, of, "repair() shuffles the options"))
+    findings.append(
+        _finding("letter-imbalance", severity, ids, of, "repair() shuffles the options")
+    )
     findings += _give_aways([s for s in samples if len(s.options) > 1])
     if videos is not None:
         findings += _videos(samples, videos, frames)
@@ -102,7 +109,14 @@ def examine(
 
 
 def _finding(code: str, severity: str, ids: Sequence[str], of: int, remedy: str) -> dict:
-    return {"code": code, "severity": severity, "count": len(ids), "of": of, "remedy": remedy, "ids": list(ids)}
+    return {
+        "code": code,
+        "severity": severity,
+        "count": len(ids),
+        "of": of,
+        "remedy": remedy,
+        "ids": list(ids),
+    }
 
 
 def _commonest(samples: Sequence[Sample]) -> tuple[str, float]:
@@ -112,22 +126,35 @@ def _commonest(samples: Sequence[Sample]) -> tuple[str, float]:
         some = [s for s in samples if len(s.options) > i]
         shares = [1 / len(s.options) for s in some]
         excess = sum(s.answer == letter for s in some) - sum(shares)
-        best = max(best, (letter, excess / (sum(p * (1 - p) for p in shares) or 1) ** 0.5), key=lambda pair: pair[1])
+        best = max(
+            best,
+            (letter, excess / (sum(p * (1 - p) for p in shares) or 1) ** 0.5),
+            key=lambda pair: pair[1],
+        )
     return best
 
 
 def _give_aways(choices: Sequence[Sample]) -> list[dict]:
     """Find the rules that name the right option without a video far more often than chance does."""
-    found = [_give_away(f"key-is-{name.replace(' ', '-')}", rule, choices) for name, rule in RULES.items()]
-    if any(f["count"] for f in found if f["code"] == "key-is-no-final-period"):  # what betrays it are the distractors
-        ended = [(s.id, sum(o.endswith(".") for o in s.options) - s.gold.endswith(".")) for s in choices]
+    found = [
+        _give_away(f"key-is-{name.replace(' ', '-')}", rule, choices)
+        for name, rule in RULES.items()
+    ]
+    if any(
+        f["count"] for f in found if f["code"] == "key-is-no-final-period"
+    ):  # what betrays it are the distractors
+        ended = [
+            (s.id, sum(o.endswith(".") for o in s.options) - s.gold.endswith(".")) for s in choices
+        ]
         ids, of = [name for name, some in ended if some], sum(len(s.options) - 1 for s in choices)
         row = _finding("wrong-ends-in-period", "warning", ids, of, "end all options alike")
         found.append(row | {"count": sum(some for _, some in ended)})
     return found
 
 
-def _give_away(code: str, rule: Callable[[Sequence[str]], list[int]], choices: Sequence[Sample]) -> dict:
+def _give_away(
+    code: str, rule: Callable[[Sequence[str]], list[int]], choices: Sequence[Sample]
+) -> dict:
     """Count how often the key is among the options that a rule leaves, where it leaves some out."""
     ids, of, excess, variance = [], 0, 0.0, 0.0
     for s in choices:
@@ -156,7 +183,10 @@ def _videos(samples: Sequence[Sample], root: str | PathLike, frames: int | None)
         ("unreadable-video", {*bad} - missing, "encode it again"),
         ("short-video", short, "ask for fewer frames"),
     )
-    return [_finding(c, "error", [s.id for s in samples if s.video in some], len(samples), r) for c, some, r in kinds]
+    return [
+        _finding(c, "error", [s.id for s in samples if s.video in some], len(samples), r)
+        for c, some, r in kinds
+    ]
 
 
 def repair(samples: Iterable[Sample], seed: int = 0) -> tuple[list[Sample], list[dict]]:
@@ -172,8 +202,15 @@ def repair(samples: Iterable[Sample], seed: int = 0) -> tuple[list[Sample], list
         for code, mend in mends:
             old = samples[i]
             samples[i] = new = mend(old) if code not in CHECKS or CHECKS[code][2](old) else old
-            pairs = ((f, getattr(old, f), getattr(new, f)) for f in ("question", "options", "answer", "trace"))
-            changes += [{"id": s.id, "code": code, "field": f, "before": a, "after": b} for f, a, b in pairs if a != b]
+            pairs = (
+                (f, getattr(old, f), getattr(new, f))
+                for f in ("question", "options", "answer", "trace")
+            )
+            changes += [
+                {"id": s.id, "code": code, "field": f, "before": a, "after": b}
+                for f, a, b in pairs
+                if a != b
+            ]
     return samples, changes
 
 
@@ -184,7 +221,9 @@ def _new_trace(s: Sample) -> Sample:
 
 MENDS: dict[str, Callable[[Sample], Sample]] = {
     "stem-of-another-task": lambda s: replace(s, question=prompts.stem(s.task, s.way)),
-    "opening-twice": lambda s: replace(s, question=OPENINGS.search(s.question)[0] + OPENINGS.sub("", s.question)),
+    "opening-twice": lambda s: replace(
+        s, question=OPENINGS.search(s.question)[0] + OPENINGS.sub("", s.question)
+    ),
     "trace-of-another-task": _new_trace,
 }
 
@@ -208,7 +247,9 @@ def _medoid(options: Sequence[str]) -> list[int]:
     return _most([sum(len(a & b) / (len(a | b) or 1) for b in bags) for a in bags])
 
 
-RULES: dict[str, Callable[[Sequence[str]], list[int]]] = {  # options: the places of those that the rule would choose
+RULES: dict[
+    str, Callable[[Sequence[str]], list[int]]
+] = {  # options: the places of those that the rule would choose
     "longest": lambda options: _most([len(o) for o in options]),
     "shortest": lambda options: _most([-len(o) for o in options]),
     "no final period": lambda options: _most([-o.endswith(".") for o in options]),

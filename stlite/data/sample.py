@@ -22,7 +22,9 @@ class SampleError(ValueError):
 
     def __init__(self, where: str, field: str, expected: str, found: object):
         self.where, self.field, self.expected, self.found = where, field, expected, found
-        super().__init__(f"{where or 'sample'}: field '{field}': expected {expected}, found {str(found)[:200]!r}")
+        super().__init__(
+            f"{where or 'sample'}: field '{field}': expected {expected}, found {str(found)[:200]!r}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,9 @@ class Sample:
     part: str = ""
     source: str = ""
     group: str = ""  # the recording: splits and intervals go by it
-    moments: tuple[float, ...] = ()  # seconds at which each forward step happens, for rendered walks
+    moments: tuple[
+        float, ...
+    ] = ()  # seconds at which each forward step happens, for rendered walks
     origin: str = ""  # file:line
 
     def __post_init__(self):
@@ -115,7 +119,13 @@ def safe_path(path: str, root: str | os.PathLike | None = None, where: str = "")
     """
     bare = re.sub(r"#t=[^#/]*$", "", path)
     parts = bare.replace("\\", "/").split("/")
-    if "\0" in path or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", bare) or not parts[0] or parts[0] == "~" or ".." in parts:
+    if (
+        "\0" in path
+        or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", bare)
+        or not parts[0]
+        or parts[0] == "~"
+        or ".." in parts
+    ):
         raise SampleError(where, "video", "a relative path under its root, no URL, no '..'", path)
     if root is None:
         return Path(bare)
@@ -162,7 +172,10 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[Sample]:
 
 def write_jsonl(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
     """Write samples as JSONL, atomically; empty fields are left out."""
-    lines = (json.dumps({k: v for k, v in asdict(s).items() if v not in ("", ())}, ensure_ascii=False) for s in samples)
+    lines = (
+        json.dumps({k: v for k, v in asdict(s).items() if v not in ("", ())}, ensure_ascii=False)
+        for s in samples
+    )
     return write_text(path, "".join(line + "\n" for line in lines))
 
 

@@ -24,14 +24,21 @@ def _takes(samples: Iterable[Sample], seed: int) -> list[list[Sample]]:
     recordings = defaultdict(list)
     for sample in samples:
         recordings[recording_of(sample)].append(sample)
-    return [recordings[name] for name in sorted(recordings, key=lambda name: random.Random(f"{seed}/{name}").random())]
+    return [
+        recordings[name]
+        for name in sorted(recordings, key=lambda name: random.Random(f"{seed}/{name}").random())
+    ]
 
 
-def by_recording(samples: Iterable[Sample], share: float = 0.2, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
+def by_recording(
+    samples: Iterable[Sample], share: float = 0.2, seed: int = 0
+) -> tuple[list[Sample], list[Sample]]:
     """Split into (train, test) by recording, with at least `share` of the samples, but not all recordings, in test."""
     recordings = _takes(samples, seed)
     if not 0 < share < 1 or len(recordings) < 2:
-        raise ValueError(f"expected a share between 0 and 1 and two recordings, found {share} and {len(recordings)}")
+        raise ValueError(
+            f"expected a share between 0 and 1 and two recordings, found {share} and {len(recordings)}"
+        )
     wanted, test = share * sum(map(len, recordings)), []
     while len(recordings) > 1 and len(test) < wanted:
         test += recordings.pop()
@@ -42,19 +49,27 @@ def leave_part_out(samples: Iterable[Sample], *parts: str) -> tuple[list[Sample]
     """Split into (other parts, these parts), as the paper tests out of distribution (section 6)."""
     samples = list(samples)
     if missing := sorted(set(parts) - {s.part for s in samples}) or not parts:
-        raise ValueError(f"parts: expected some of {sorted({s.part for s in samples})}, found {missing or 'none'}")
+        raise ValueError(
+            f"parts: expected some of {sorted({s.part for s in samples})}, found {missing or 'none'}"
+        )
     return [s for s in samples if s.part not in parts], [s for s in samples if s.part in parts]
 
 
-def ladder(samples: Iterable[Sample], sizes: Sequence[int] = SIZES, seed: int = 0) -> dict[int, list[Sample]]:
+def ladder(
+    samples: Iterable[Sample], sizes: Sequence[int] = SIZES, seed: int = 0
+) -> dict[int, list[Sample]]:
     """Draw nested subsets of the sizes asked, each holding all smaller ones, for scaling curves (section 2)."""
     drawn = sorted(samples, key=lambda s: random.Random(f"{seed}/{s.id}").random())
     if max(sizes) > len(drawn):
-        raise ValueError(f"sizes: expected at most the {len(drawn)} samples there are, found {max(sizes)}")
+        raise ValueError(
+            f"sizes: expected at most the {len(drawn)} samples there are, found {max(sizes)}"
+        )
     return {size: drawn[:size] for size in sizes}
 
 
-def kfold(samples: Iterable[Sample], k: int = 5, seed: int = 0) -> list[tuple[list[Sample], list[Sample]]]:
+def kfold(
+    samples: Iterable[Sample], k: int = 5, seed: int = 0
+) -> list[tuple[list[Sample], list[Sample]]]:
     """Return k pairs (train, test): every sample is tested once, recordings stay whole, folds are of like size."""
     recordings = _takes(samples, seed)
     if not 2 <= k <= len(recordings):
@@ -68,6 +83,11 @@ def kfold(samples: Iterable[Sample], k: int = 5, seed: int = 0) -> list[tuple[li
 def check_overlap(train: Iterable[Sample], test: Iterable[Sample]):
     """Raise OverlapError if a recording or, whatever the recordings are called, a video file is on both sides."""
     train, test = list(train), list(test)
-    for what, name in (("recording", recording_of), ("video", lambda s: s.video.partition("#t=")[0])):
+    for what, name in (
+        ("recording", recording_of),
+        ("video", lambda s: s.video.partition("#t=")[0]),
+    ):
         if both := sorted({name(s) for s in train} & {name(s) for s in test}):
-            raise OverlapError(f"expected no {what} on both sides, found {len(both)}: {', '.join(both[:5])}")
+            raise OverlapError(
+                f"expected no {what} on both sides, found {len(both)}: {', '.join(both[:5])}"
+            )

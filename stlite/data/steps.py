@@ -13,7 +13,11 @@ OPPOSITES = (
     "left|right, open|close, pick up|put down, switch on|switch off, turn on|turn off, raise|lower, enter|leave, "
     "go up|go down, push|pull, take|return, lock|unlock, stand up|sit down"
 )
-SWAP = {a: b for pair in (both.split("|") for both in OPPOSITES.split(", ")) for a, b in (pair, pair[::-1])}
+SWAP = {
+    a: b
+    for pair in (both.split("|") for both in OPPOSITES.split(", "))
+    for a, b in (pair, pair[::-1])
+}
 SWAP_PATTERN = re.compile(r"\b(" + "|".join(sorted(SWAP, key=len, reverse=True)) + r")\b", re.I)
 TURNED_ROUND = re.compile(r"^\s*(?:please\s+)?(turn (a?round|back)|make a u-turn|go back)\b", re.I)
 
@@ -64,21 +68,32 @@ def reverse_path(steps: Sequence[str], task: str, way: str = "forward") -> Steps
 
 def wrong_way(steps: Sequence[str], task: str, way: str) -> Steps:
     """List the same path as it runs the other way, the turn at the start of a way back kept in its place."""
-    head = int(task == "direction" and way == "reverse" and bool(steps) and bool(TURNED_ROUND.match(steps[0])))
+    head = int(
+        task == "direction"
+        and way == "reverse"
+        and bool(steps)
+        and bool(TURNED_ROUND.match(steps[0]))
+    )
     return (*steps[:head], *reverse_path(steps[head:], "action" if task == "direction" else task))
 
 
 def _undo(at: int | None = None) -> Edit:
     """Undo one step, or all of them."""
-    return lambda steps: tuple(reverse_step(s) if at in (None, i) else s for i, s in enumerate(steps))
+    return lambda steps: tuple(
+        reverse_step(s) if at in (None, i) else s for i, s in enumerate(steps)
+    )
 
 
 def _exchange(a: str, b: str, at: int | None = None) -> Edit:
     labels = {a: b, b: a}
-    return lambda steps: tuple(labels.get(s, s) if at in (None, i) else s for i, s in enumerate(steps))
+    return lambda steps: tuple(
+        labels.get(s, s) if at in (None, i) else s for i, s in enumerate(steps)
+    )
 
 
-def _edits(steps: Sequence[str], task: str, way: str, pool: Sequence[str], rng: random.Random) -> list[Edit]:
+def _edits(
+    steps: Sequence[str], task: str, way: str, pool: Sequence[str], rng: random.Random
+) -> list[Edit]:
     """Collect reversible edits of a list; which ones are offered does not tell the list from its edited forms."""
     edits: list[Edit] = [lambda s: wrong_way(s, task, way)] * 2
     inside = [s for s in dict.fromkeys(steps) if not TURNED_ROUND.match(s)]
@@ -86,7 +101,9 @@ def _edits(steps: Sequence[str], task: str, way: str, pool: Sequence[str], rng: 
         edits += [_undo(), *map(_undo, range(len(steps)))]
     if task == "direction":
         places = [i for i, step in enumerate(steps) if step in inside and len(set(pool) - {step})]
-        edits += [_exchange(steps[i], rng.choice(sorted(set(pool) - {steps[i]})), i) for i in places]
+        edits += [
+            _exchange(steps[i], rng.choice(sorted(set(pool) - {steps[i]})), i) for i in places
+        ]
     else:
         edits += [_exchange(a, b) for i, a in enumerate(inside) for b in inside[:i]]
         outside = sorted(set(pool) - set(steps) - set(map(reverse_step, steps)))
@@ -109,7 +126,11 @@ def alternatives(
     for i, first in enumerate(edits):
         for second in edits[:i]:
             four = (x, first(x), second(x), second(first(x)))
-            if len(set(four)) == 4 and four[3] == first(second(x)) and first(four[1]) == x == second(four[2]):
+            if (
+                len(set(four)) == 4
+                and four[3] == first(second(x))
+                and first(four[1]) == x == second(four[2])
+            ):
                 return four
             best = max(best, tuple(dict.fromkeys(four[:3])), key=len)
     return best

@@ -29,7 +29,15 @@ READER = "1"  # part of every cache key: raise it when the same file would give 
 MAX_BYTES, MAX_SECONDS, MAX_PIXELS, MAX_FRAMES = 8 * 2**30, 4 * 3600, 8192 * 4320, 1_000_000
 SEEK = 12  # frames that are decoded rather than passed over
 FORMATS = "mov,matroska,avi,mpegts"  # no playlists: they name other files and URLs
-FAULTS = (OSError, ValueError, LookupError, ArithmeticError, RuntimeError, ImportError, subprocess.SubprocessError)
+FAULTS = (
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    ImportError,
+    subprocess.SubprocessError,
+)
 
 Request = namedtuple("Request", "frames max_pixels multiple start end backend")
 Index = namedtuple("Index", "pts sure keys base skips aspect doubt note", defaults=[""])
@@ -86,9 +94,17 @@ def read_clip(
     untrusted and read in a child process. Raises ClipError for the file, ValueError for the request.
     """
     backend = os.environ.get("STLITE_BACKEND", "pyav") if backend == "auto" else backend
-    if frames < 2 or frames % 2 or max_pixels < multiple**2 or order not in ORDERS or backend not in BACKENDS:
+    if (
+        frames < 2
+        or frames % 2
+        or max_pixels < multiple**2
+        or order not in ORDERS
+        or backend not in BACKENDS
+    ):
         asked = (frames, max_pixels, multiple, order, backend)
-        raise ValueError(f"expected even frames, max_pixels ≥ multiple², {ORDERS}, {(*BACKENDS,)}; found {asked}")
+        raise ValueError(
+            f"expected even frames, max_pixels ≥ multiple², {ORDERS}, {(*BACKENDS,)}; found {asked}"
+        )
     try:
         file, start, end = _locate(os.fspath(path), root)
         clip = _cached(file, Request(frames, max_pixels, multiple, start, end, backend), time_limit)
@@ -117,7 +133,9 @@ def preflight(samples: Iterable, root=None, time_limit: float = 20, **settings):
 def _locate(path, root):
     match = re.fullmatch(r"(.*?)(?:#t=(\d+\.?\d*)?(?:,(\d+\.?\d*))?)?", path, re.DOTALL)
     if "\0" in path or "#t=" in match[1] or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):
-        raise ValueError("expected the path of a file, with a range like #t=3.0,9.5 or none, not a URL")
+        raise ValueError(
+            "expected the path of a file, with a range like #t=3.0,9.5 or none, not a URL"
+        )
     file = (Path(match[1]) if root is None else safe_path(path, root)).resolve()
     if not file.is_file():
         raise FileNotFoundError("no such file")
@@ -134,7 +152,9 @@ def _reorder(clip, order):
     if order == "shuffled":
         mixed = np.random.default_rng(int(clip.key[:16], 16)).permutation(place)
         place = np.roll(mixed, (mixed == place).all())
-    place = {"reversed": place[::-1], "single": np.full_like(place, len(place) // 2)}.get(order, place)
+    place = {"reversed": place[::-1], "single": np.full_like(place, len(place) // 2)}.get(
+        order, place
+    )
     frames = np.full_like(clip.frames, 128) if order == "blank" else clip.frames[place]
     return replace(clip, frames=frames, key=f"{clip.key}-{order}")
 
@@ -147,7 +167,9 @@ def _opened(file):
     try:
         with av.open(str(file), options=only, metadata_errors="replace") as container:
             cover = av.stream.Disposition.attached_pic
-            shown = (s for s in container.streams.video if s.codec_context and not s.disposition & cover)
+            shown = (
+                s for s in container.streams.video if s.codec_context and not s.disposition & cover
+            )
             if not (stream := next(shown, None)):
                 raise ValueError("no video in the file that FFmpeg can decode")
             codec, stream.thread_type = stream.codec_context, "AUTO"
@@ -164,7 +186,9 @@ def _index(file):
     with _opened(file) as (container, stream):
         size = stream.codec_context.width * stream.codec_context.height
         if size > MAX_PIXELS or (container.duration or 0) > MAX_SECONDS * 10**6:
-            raise ValueError(f"expected at most {MAX_PIXELS:,} pixels and {MAX_SECONDS} s, found more")
+            raise ValueError(
+                f"expected at most {MAX_PIXELS:,} pixels and {MAX_SECONDS} s, found more"
+            )
         rows, end, whole = [], 0, True
         for packet in container.demux(stream):
             if packet.is_corrupt or len(rows) >= MAX_FRAMES:
@@ -176,28 +200,42 @@ def _index(file):
         if not whole or all(row[2] for row in rows) or _ends_early(file, container, stream, end):
             shown = [pts for pts, _, discard, _ in rows if pts is not None and not discard] or [0]
             of = f" of {container.duration / 1e6:.2f}" if container.duration else ""
-            raise ValueError(f"truncated: {float((max(shown) - min(shown)) * stream.time_base):.2f}{of} s are there")
+            raise ValueError(
+                f"truncated: {float((max(shown) - min(shown)) * stream.time_base):.2f}{of} s are there"
+            )
         return _indexed(container.format.name, stream, rows)
 
 
 def _ends_early(file, container, stream, end):
     if "mp4" in container.format.name:
-        return max((entry.pos + entry.size for entry in stream.index_entries), default=0) > file.stat().st_size
+        return (
+            max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+            > file.stat().st_size
+        )
     if container.format.name == "avi":
         declared = stream.frames / (stream.average_rate or math.inf)
     else:  # Matroska has a tag for each of its streams
-        declared = sum(float(n) * 60**i for i, n in enumerate(stream.metadata.get("DURATION", "0").split(":")[::-1]))
+        declared = sum(
+            float(n) * 60**i
+            for i, n in enumerate(stream.metadata.get("DURATION", "0").split(":")[::-1])
+        )
     return declared - end * stream.time_base > 1
 
 
 def _indexed(name, stream, rows):
     """AVI has no presentation times: those of decoding stand in, and are sure once every frame was decoded."""
-    at, codec, aspect = 3 if name == "avi" else 0, stream.codec_context.name, float(stream.sample_aspect_ratio or 1)
+    at, codec, aspect = (
+        3 if name == "avi" else 0,
+        stream.codec_context.name,
+        float(stream.sample_aspect_ratio or 1),
+    )
     timed = all(row[at] is not None for row in rows)
     pts = np.unique([row[at] for row in rows if timed and not row[2]])
     keys = np.unique([row[0] for row in rows if row[1] and timed and name not in ("avi", "mpegts")])
     doubt = "pixels that are not square" if aspect != 1 else _doubt(name, codec, rows)
-    return Index(pts, timed and not at, keys, float(stream.time_base), codec == "h264", aspect, doubt)
+    return Index(
+        pts, timed and not at, keys, float(stream.time_base), codec == "h264", aspect, doubt
+    )
 
 
 def _doubt(name, codec, rows):
@@ -214,10 +252,14 @@ def _doubt(name, codec, rows):
 
 def _choose(index, request):
     """Times of all frames, places of those to be read, and what is less than was asked for."""
-    seconds = (index.pts - index.pts[0]) * index.base  # an IndexError where the packets tell no times
+    seconds = (
+        index.pts - index.pts[0]
+    ) * index.base  # an IndexError where the packets tell no times
     inside = np.flatnonzero((seconds >= request.start) & (seconds <= request.end))
     if not len(inside):
-        raise ValueError(f"no frame from {request.start} to {request.end} s: the video has 0 to {seconds[-1]:.2f} s")
+        raise ValueError(
+            f"no frame from {request.start} to {request.end} s: the video has 0 to {seconds[-1]:.2f} s"
+        )
     if len(inside) < request.frames:
         note = f"only {len(inside)} of the {request.frames} frames asked for are there"
         return seconds, np.append(inside, inside[len(inside) - len(inside) % 2 :]), note
@@ -245,10 +287,15 @@ def _read(file, request, key):
 
 def _sampled(file, request, key, index):
     seconds, where, note = _choose(index, request)
-    found = BACKENDS[request.backend](file, index, {int(index.pts[place]): int(place) for place in sorted(where)})
+    found = BACKENDS[request.backend](
+        file, index, {int(index.pts[place]): int(place) for place in sorted(where)}
+    )
     images = {place: _resize(image, turn, index.aspect, request) for place, image, turn in found}
     fps = float((len(seconds) - 1) / seconds[-1]) if len(seconds) > 1 else 0.0
-    duration, notes = float(seconds[-1]) + (1 / fps if fps else 0), "; ".join(filter(None, (index.note, note)))
+    duration, notes = (
+        float(seconds[-1]) + (1 / fps if fps else 0),
+        "; ".join(filter(None, (index.note, note))),
+    )
     frames = np.stack([images[place] for place in where])
     return Clip(frames, seconds[where], where, fps, duration, request.backend, key, notes)
 
@@ -258,9 +305,15 @@ def _index_decoded(file, index):
     with _opened(file) as (container, stream):
         pts = [frame.pts for frame in _frames(container, stream) if not frame.is_corrupt]
     if not pts or None in pts or (np.diff(pts) <= 0).any():
-        raise ValueError("the times of the frames are missing or go backwards: convert the file to mp4")
+        raise ValueError(
+            "the times of the frames are missing or go backwards: convert the file to mp4"
+        )
     lost = len(index.pts) - len(pts)
-    note = f"{lost} of the {len(index.pts)} frames of the file cannot be decoded and are left out" if lost > 0 else ""
+    note = (
+        f"{lost} of the {len(index.pts)} frames of the file cannot be decoded and are left out"
+        if lost > 0
+        else ""
+    )
     return index._replace(pts=np.array(pts), sure=True, keys=np.array([]), skips=False, note=note)
 
 
@@ -274,7 +327,10 @@ def _frames(container, stream, needed=None):
 def _by_pyav(file, index, wanted):
     """Place, pixels and rotation of each frame wanted, {pts: place}; LookupError where there are others."""
     found, seen = 0, []
-    with suppress(ValueError), _opened(file) as (container, stream):  # what is damaged is looked into by _index_decoded
+    with (
+        suppress(ValueError),
+        _opened(file) as (container, stream),
+    ):  # what is damaged is looked into by _index_decoded
         for key, group in _groups(index, wanted):
             if key is not None:
                 container.seek(key, stream=stream)
@@ -286,14 +342,20 @@ def _by_pyav(file, index, wanted):
                 if index.sure and (frame.pts or 0) >= group[-1]:
                     break
     if found < len(wanted) or (not index.sure and seen != index.pts.tolist()):
-        raise LookupError(f"damaged: {len(wanted) - found} of the {len(wanted)} frames wanted cannot be decoded")
+        raise LookupError(
+            f"damaged: {len(wanted) - found} of the {len(wanted)} frames wanted cannot be decoded"
+        )
 
 
 def _groups(index, wanted):
     """Wanted frames to be decoded in one go, and the key frame to seek first, if any: a seek costs a dozen frames."""
     groups, last = [(None, [])], 0
     for pts, place in wanted.items():
-        key = int(index.keys[max(0, np.searchsorted(index.keys, pts, "right") - 1)]) if len(index.keys) else -math.inf
+        key = (
+            int(index.keys[max(0, np.searchsorted(index.keys, pts, "right") - 1)])
+            if len(index.keys)
+            else -math.inf
+        )
         if np.searchsorted(index.pts, key) - last > SEEK:
             groups.append((key, []))
         groups[-1][1].append(pts)
@@ -303,7 +365,9 @@ def _groups(index, wanted):
 
 def _by_decord(file, index, wanted):
     if index.doubt:
-        raise ValueError(f"decord may give wrong frames here ({index.doubt}): read it with backend='pyav'")
+        raise ValueError(
+            f"decord may give wrong frames here ({index.doubt}): read it with backend='pyav'"
+        )
     import decord
 
     try:
@@ -318,14 +382,18 @@ def _by_decord(file, index, wanted):
 
 def _by_torchcodec(file, index, wanted):
     if not len(index.keys):
-        raise ValueError("torchcodec may give wrong frames here (no index to seek by): read it with backend='pyav'")
+        raise ValueError(
+            "torchcodec may give wrong frames here (no index to seek by): read it with backend='pyav'"
+        )
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(str(file), seek_mode="exact", dimension_order="NHWC")
     for pts, place in wanted.items():
         frame = decoder.get_frame_at(place)
         if abs(frame.pts_seconds - pts * index.base) > 0.002:
-            raise ValueError(f"torchcodec gives the frame of {frame.pts_seconds:.3f} s for frame {place}")
+            raise ValueError(
+                f"torchcodec gives the frame of {frame.pts_seconds:.3f} s for frame {place}"
+            )
         yield place, frame.data.numpy(), 0  # and this turns it itself
 
 
@@ -339,7 +407,9 @@ def _resize(image, turn, aspect, request):
     sides = (image.shape[0], round(image.shape[1] * aspect))
     flip = -1 if quarters % 2 else 1
     rows, columns = _fit(*sides[::flip], request.max_pixels, request.multiple)[::flip]
-    small = Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC)  # antialiased, as the processors'
+    small = Image.fromarray(image).resize(
+        (columns, rows), Image.Resampling.BICUBIC
+    )  # antialiased, as the processors'
     return np.rot90(np.asarray(small), quarters)
 
 
@@ -350,7 +420,9 @@ def _fit(height, width, max_pixels, multiple):
     ((84, 84), (336, 448))
     """
     rows, columns = max(1, round(height / multiple)), max(1, round(width / multiple))
-    if rows * columns * multiple**2 > max_pixels:  # whole numbers: a float root can lose a whole row
+    if (
+        rows * columns * multiple**2 > max_pixels
+    ):  # whole numbers: a float root can lose a whole row
         most = max_pixels // multiple**2
         rows = min(max(1, math.isqrt(max_pixels * height // width) // multiple), most)
         columns = min(max(1, math.isqrt(max_pixels * width // height) // multiple), most)
@@ -365,7 +437,9 @@ def _cached(file, request, time_limit):
     kept = folder and folder / f"{key}.clip"
     if clip := kept and _load(kept):
         return clip
-    clip = _read_in_child(file, request, key, time_limit) if time_limit else _read(file, request, key)
+    clip = (
+        _read_in_child(file, request, key, time_limit) if time_limit else _read(file, request, key)
+    )
     try:
         if kept:
             keep(kept, _packed(clip))
@@ -386,7 +460,11 @@ def cache_folder() -> Path | None:
 
 def _content(file, folder):
     stat = file.stat()
-    memo = folder and folder / f"{_hash(repr((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)))}.sum"
+    memo = (
+        folder
+        and folder
+        / f"{_hash(repr((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)))}.sum"
+    )
     if memo and memo.is_file() and len(known := memo.read_text()) == 64:
         return known
     with open(file, "rb") as stream:
@@ -461,15 +539,23 @@ def _read_in_child(file, request, key, time_limit):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         out = Path(folder, "clip")
         order = json.dumps([str(file), request, key, str(out)])
-        command = [sys.executable, "-c", "from stlite.data.video import _read_for_parent; _read_for_parent()"]
+        command = [
+            sys.executable,
+            "-c",
+            "from stlite.data.video import _read_for_parent; _read_for_parent()",
+        ]
         home = Path(__file__).parents[2]
         try:
-            done = subprocess.run(command, input=order.encode(), capture_output=True, timeout=time_limit, cwd=home)
+            done = subprocess.run(
+                command, input=order.encode(), capture_output=True, timeout=time_limit, cwd=home
+            )
         except subprocess.TimeoutExpired:
             raise ValueError(f"not read within {time_limit} s: stopped") from None
         if clip := _load(out):
             return clip
-        raise ValueError(done.stdout.decode() or f"the reader died with exit status {done.returncode}")
+        raise ValueError(
+            done.stdout.decode() or f"the reader died with exit status {done.returncode}"
+        )
 
 
 def _read_for_parent():

@@ -27,7 +27,10 @@ def arrow_of_time(samples, generate: Generate, out, records: Records, **options)
     `records` are those of the frames in order. Runs go to folders under `out`, `options` to `evaluate`.
     """
     samples, base = _choices(samples, records)
-    runs = {order: evaluate(samples, generate, Path(out) / order, order=order, **options) for order in CLAIMS}
+    runs = {
+        order: evaluate(samples, generate, Path(out) / order, order=order, **options)
+        for order in CLAIMS
+    }
     rows = beside({"forward": base, **runs})
     return {"title": "Arrow of time", "notes": [verdict(rows)], "tables": {"Arrow of time": rows}}
 
@@ -39,7 +42,9 @@ def direct_answer(samples, direct: Generate, out, records: Records, **options) -
     return _audit("Direct answer", runs, "Without thinking the model")
 
 
-def frames(samples, make: Callable[[int], Generate], out, counts=(2, 4, 8, 16), settings=None, **options) -> dict:
+def frames(
+    samples, make: Callable[[int], Generate], out, counts=(2, 4, 8, 16), settings=None, **options
+) -> dict:
     """Ask with other numbers of frames; `make(count)`, called just before its use, gives the function that generates."""
     samples, runs = [s for s in samples if s.kind == "choice"], {}
     for n in counts:
@@ -57,7 +62,9 @@ def rotate(sample: Sample, by: int) -> Sample:
     """
     n, at = len(sample.options), LETTERS.index(sample.answer)
     options = tuple(sample.options[(i - by) % n] for i in range(n))
-    return replace(sample, id=f"{sample.id}@{by}", options=options, answer=LETTERS[(at + by) % n], trace="")
+    return replace(
+        sample, id=f"{sample.id}@{by}", options=options, answer=LETTERS[(at + by) % n], trace=""
+    )
 
 
 def option_rotation(samples, generate: Generate, out, records: Records, **options) -> dict:
@@ -65,10 +72,17 @@ def option_rotation(samples, generate: Generate, out, records: Records, **option
     samples, base = _choices(samples, records)
     turns = [(s, by) for s in samples for by in range(1, len(s.options))]
     asked = [*base, *evaluate([rotate(s, by) for s, by in turns], generate, out, **options)]
-    chosen = {s.id: set() for s in samples}  # where the option chosen stood before the options moved on
+    chosen = {
+        s.id: set() for s in samples
+    }  # where the option chosen stood before the options moved on
     for (sample, by), r in zip([*((s, 0) for s in samples), *turns], asked):
-        chosen[sample.id].add((LETTERS.index(r["answer"]) - by) % len(r["options"]) if r["answer"] else None)
-    same = [r | {"value": float(len(chosen[r["id"]]) == 1 and None not in chosen[r["id"]])} for r in base]
+        chosen[sample.id].add(
+            (LETTERS.index(r["answer"]) - by) % len(r["options"]) if r["answer"] else None
+        )
+    same = [
+        r | {"value": float(len(chosen[r["id"]]) == 1 and None not in chosen[r["id"]])}
+        for r in base
+    ]
     share, low, high = (100 * table(same)[-1][k] for k in ("accuracy", "low", "high"))
     note = f"{share:.1f} % [{low:.1f}, {high:.1f}] of the questions (mean of tasks) get one option in every rotation."
     return {"title": "Option rotation", "notes": [note], "tables": {"By letter": _by_letter(asked)}}
@@ -78,14 +92,18 @@ def _by_letter(records: Records) -> list[dict]:
     chosen, gold = (Counter(r[name] for r in records) for name in ("answer", "gold"))
     right, n = Counter(r["gold"] for r in records if r["value"]), len(records)
     names = ("letter", "gold", "chosen", "accuracy")
-    return [dict(zip(names, (x, gold[x] / n, chosen[x] / n, right[x] / gold[x]))) for x in sorted(gold)]
+    return [
+        dict(zip(names, (x, gold[x] / n, chosen[x] / n, right[x] / gold[x]))) for x in sorted(gold)
+    ]
 
 
 def verdict(rows: Iterable[dict]) -> str:
     """Say in plain words what the rows of all orders of frames show: does the model look, does it use order?"""
     rows = {row["run"]: row for row in rows}
     shares = {k: 100 * rows["forward"][k] for k in ("accuracy", "low", "high", "chance")}
-    said = "The model answers {accuracy:.1f} % [{low:.1f}, {high:.1f}] right, chance {chance:.1f} %.".format(**shares)
+    said = "The model answers {accuracy:.1f} % [{low:.1f}, {high:.1f}] right, chance {chance:.1f} %.".format(
+        **shares
+    )
     for name, (changed, claim) in CLAIMS.items():
         proof = "it" if rows[name]["to"] < 0 else "nothing shows that it"
         said += f" With {changed} it {_effect(rows[name])}: {proof} {claim}."
@@ -99,7 +117,9 @@ def _effect(row: dict) -> str:
     if low <= 0 <= high:
         unseen = f"less than {100 * row['detectable']:.1f} is easily missed"
         return f"changes by {change:+.1f} points [{low:+.1f}, {high:+.1f}], which may be nothing ({unseen})"
-    return f"{'gains' if change > 0 else 'loses'} {abs(change):.1f} points [{low:+.1f}, {high:+.1f}]"
+    return (
+        f"{'gains' if change > 0 else 'loses'} {abs(change):.1f} points [{low:+.1f}, {high:+.1f}]"
+    )
 
 
 def _choices(samples: Iterable[Sample], records: Records) -> tuple[list[Sample], list[dict]]:

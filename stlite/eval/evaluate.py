@@ -27,11 +27,31 @@ from stlite.data.video import ORDERS
 from stlite.rewards.choice import compare, ngrams, score
 
 Generate = Callable[..., list[dict]]  # (samples, order=) -> {"reply", "tokens"} or {"error"} each
-PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "unsloth", "numpy", "av", "decord")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "unsloth",
+    "numpy",
+    "av",
+    "decord",
+)
 
 
 def evaluate(
-    samples, generate, out, *, settings=None, batch=8, order="forward", seed=0, progress=True, timeout=None, retry=False
+    samples,
+    generate,
+    out,
+    *,
+    settings=None,
+    batch=8,
+    order="forward",
+    seed=0,
+    progress=True,
+    timeout=None,
+    retry=False,
 ) -> list[dict]:
     """Ask every sample that has no record in the run folder `out` yet; return one record per sample, in their order.
 
@@ -50,26 +70,37 @@ def evaluate(
         _advance(bar, done.values(), tally)
         todo = [s for s in samples if s.id not in done]
         for start in range(0, len(todo), batch):
-            rows = [r | {"key": keys[r["id"]]} for r in ask(todo[start : start + batch], generate, order, timeout)]
+            rows = [
+                r | {"key": keys[r["id"]]}
+                for r in ask(todo[start : start + batch], generate, order, timeout)
+            ]
             _append(out / "records.jsonl", rows)
             done |= {r["id"]: r for r in rows}
             _advance(bar, rows, tally)
     return [done[s.id] for s in samples]
 
 
-def ask(samples: list[Sample], generate: Generate, order: str = "forward", timeout: float | None = None) -> list[dict]:
+def ask(
+    samples: list[Sample], generate: Generate, order: str = "forward", timeout: float | None = None
+) -> list[dict]:
     """Put one batch to the model and score what comes back; one bad video does not fail its neighbours."""
     start, error = time.perf_counter(), ""
     try:
         with _time_limit(timeout * len(samples)) if timeout else nullcontext():
             results = generate(samples, order=order)
-    except Exception as found:  # whatever a model can raise belongs in a record, not in the way of the next sample
+    except (
+        Exception
+    ) as found:  # whatever a model can raise belongs in a record, not in the way of the next sample
         error = f"{type(found).__name__}: {found}"
-    if error and len(samples) > 1:  # not in the except clause, where the traceback would hold the batch in memory
+    if (
+        error and len(samples) > 1
+    ):  # not in the except clause, where the traceback would hold the batch in memory
         return [row for sample in samples for row in ask([sample], generate, order, timeout)]
     results = [{"error": error}] if error else results
     if len(results) != len(samples):
-        raise TypeError(f"generate: expected {len(samples)} results, one per sample, found {len(results)}")
+        raise TypeError(
+            f"generate: expected {len(samples)} results, one per sample, found {len(results)}"
+        )
     seconds = (time.perf_counter() - start) / len(samples)
     return [record(s, r, order, seconds) for s, r in zip(samples, results)]
 
@@ -78,14 +109,27 @@ def record(sample: Sample, result: dict, order: str = "forward", seconds: float 
     """Score one result of `generate` into a record; an `error` in it makes the record a failure."""
     row = {name: getattr(sample, name) for name in ("id", "task", "way", "kind", "part", "video")}
     row |= {"group": recording_of(sample), "gold": sample.answer, "options": list(sample.options)}
-    row |= {"reply": result.get("reply", ""), "answer": "", "value": 0.0, "reason": "failed", "explanation": ""}
+    row |= {
+        "reply": result.get("reply", ""),
+        "answer": "",
+        "value": 0.0,
+        "reason": "failed",
+        "explanation": "",
+    }
     if not (error := result.get("error", "")):
         row |= asdict(score(sample, result["reply"]))
     if row["kind"] == "route":  # without an answer, 0 for all that the annotation has
         gold, route = sample.answer, row["answer"] or sample.answer
         parts = compare(gold, route) | ngrams(gold, route)
-        row["route"] = {k: v if row["answer"] or v is None else 0.0 for k, v in parts.items() if k != "value"}
-    return row | {"tokens": result.get("tokens", 0), "seconds": round(seconds, 4), "order": order, "error": error}
+        row["route"] = {
+            k: v if row["answer"] or v is None else 0.0 for k, v in parts.items() if k != "value"
+        }
+    return row | {
+        "tokens": result.get("tokens", 0),
+        "seconds": round(seconds, 4),
+        "order": order,
+        "error": error,
+    }
 
 
 def read_records(run: str | os.PathLike) -> list[dict]:
@@ -102,7 +146,9 @@ def read_records(run: str | os.PathLike) -> list[dict]:
             except (ValueError, RecursionError, KeyError, TypeError):
                 fresh = False
             if not fresh:
-                raise ValueError(f"{path}:{number}: expected a record with an id of its own, found {line[:80]!r}")
+                raise ValueError(
+                    f"{path}:{number}: expected a record with an id of its own, found {line[:80]!r}"
+                )
             rows[row["id"]] = row
     return list(rows.values())
 
@@ -110,7 +156,12 @@ def read_records(run: str | os.PathLike) -> list[dict]:
 def join(samples: Iterable[Sample], out: str | os.PathLike, count: int) -> bool:
     """Write the records of `count` shards as one run, in the samples' order, once every sample has its record."""
     parts, out = [_shard(out, i, count) for i in range(count)], Path(out)
-    rows = {r["id"]: r for part in parts if (part / "records.jsonl").exists() for r in read_records(part)}
+    rows = {
+        r["id"]: r
+        for part in parts
+        if (part / "records.jsonl").exists()
+        for r in read_records(part)
+    }
     if any(s.id not in rows for s in samples):
         return False
     write_text(out / "records.jsonl", "".join(json.dumps(rows[s.id]) + "\n" for s in samples))
@@ -124,7 +175,9 @@ def _shard(out, rank: int, count: int) -> Path:
 
 
 def _append(path: Path, rows: Iterable[dict]) -> None:
-    with open(path, "ab") as file:  # ASCII: a reply may hold half a surrogate pair, which no UTF-8 file can
+    with open(
+        path, "ab"
+    ) as file:  # ASCII: a reply may hold half a surrogate pair, which no UTF-8 file can
         file.write("".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
         file.flush()
         os.fsync(file.fileno())
@@ -137,9 +190,13 @@ def _resume(path: Path, keys: dict[str, str], retry: bool) -> dict[str, dict]:
     rows = {r["id"]: r for r in read_records(path)}
     for name in keys.keys() & rows:
         if rows[name].get("key") != keys[name]:
-            raise ValueError(f"{path}: sample {name!r} is not the one recorded here; use another run folder")
+            raise ValueError(
+                f"{path}: sample {name!r} is not the one recorded here; use another run folder"
+            )
     if retry:
-        rows = {name: row for name, row in rows.items() if row["reason"] != "failed" or name not in keys}
+        rows = {
+            name: row for name, row in rows.items() if row["reason"] != "failed" or name not in keys
+        }
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
     return {name: row for name, row in rows.items() if name in keys}
 
@@ -148,19 +205,31 @@ def _open_run(out: Path, keys: dict[str, str], batch: int, settings: dict) -> No
     """Note this session in run.json, beside what training wrote there; refuse records made with other settings."""
     path, settings = out / "run.json", json.loads(json.dumps(settings))
     run = json.loads(path.read_text()) if path.exists() else {"name": out.name}
-    ours = run.setdefault("evaluation", {"settings": settings, "hash": digest(settings), "sessions": []})
+    ours = run.setdefault(
+        "evaluation", {"settings": settings, "hash": digest(settings), "sessions": []}
+    )
     found = ours["settings"]
     if differs := [k for k in sorted({*settings, *found}) if settings.get(k) != found.get(k)]:
-        said = "; ".join(f"{k}: asked for {settings.get(k)!r}, found {found.get(k)!r}" for k in differs)
+        said = "; ".join(
+            f"{k}: asked for {settings.get(k)!r}, found {found.get(k)!r}" for k in differs
+        )
         raise ValueError(f"{path}: the records here were made with other settings: {said}")
-    session = {"command": shlex.join(sys.argv), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "batch": batch}
-    ours["sessions"].append(session | {"samples": len(keys), "samples_hash": digest(keys), "versions": versions()})
+    session = {
+        "command": shlex.join(sys.argv),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "batch": batch,
+    }
+    ours["sessions"].append(
+        session | {"samples": len(keys), "samples_hash": digest(keys), "versions": versions()}
+    )
     write_text(path, json.dumps(run, indent=1) + "\n")
 
 
 def _keys(samples: list[Sample]) -> dict[str, str]:
     if twice := [i for i, n in Counter(s.id for s in samples).items() if n > 1]:
-        raise ValueError(f"samples: expected each id once, found {twice[0]!r} again ({len(twice)} such ids)")
+        raise ValueError(
+            f"samples: expected each id once, found {twice[0]!r} again ({len(twice)} such ids)"
+        )
     return {s.id: digest(asdict(s) | {"origin": ""}) for s in samples}
 
 
@@ -187,7 +256,9 @@ def versions() -> dict[str, str]:
 
 def _advance(bar, rows: Collection[dict], tally: Counter) -> None:
     choices = [r["value"] for r in rows if r["kind"] == "choice"]
-    tally.update(n=len(choices), right=sum(choices), failed=sum(r["reason"] == "failed" for r in rows))
+    tally.update(
+        n=len(choices), right=sum(choices), failed=sum(r["reason"] == "failed" for r in rows)
+    )
     bar.update(len(rows))
     accuracy = f"accuracy {100 * tally['right'] / tally['n']:.1f} %, " if tally["n"] else ""
     bar.set_postfix_str(f"{accuracy}failed {tally['failed']}")
@@ -222,25 +293,39 @@ def _time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def questions(data: str | os.PathLike, videos: str | os.PathLike | None = None) -> tuple[list[Sample], list]:
+def questions(
+    data: str | os.PathLike, videos: str | os.PathLike | None = None
+) -> tuple[list[Sample], list]:
     """Read a folder of the benchmark, a file of released rows, or a file of samples: (samples, errors of other rows)."""
     if Path(data).is_dir():
         return egost.read_benchmark(data, videos, on_error="collect")
     with open(data, encoding="utf-8") as lines:
         released = '"problem"' in lines.readline()
-    return egost.read_rows(data, videos, on_error="collect") if released else (list(read_jsonl(data)), [])
+    return (
+        egost.read_rows(data, videos, on_error="collect")
+        if released
+        else (list(read_jsonl(data)), [])
+    )
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m stlite.eval.evaluate", description=main.__doc__)
-    parser.add_argument("--data", required=True, help="a folder of the benchmark, released rows, or samples.jsonl")
-    parser.add_argument("--videos", required=True, help="the folder that paths of videos start from")
+    parser = argparse.ArgumentParser(
+        prog="python -m stlite.eval.evaluate", description=main.__doc__
+    )
+    parser.add_argument(
+        "--data", required=True, help="a folder of the benchmark, released rows, or samples.jsonl"
+    )
+    parser.add_argument(
+        "--videos", required=True, help="the folder that paths of videos start from"
+    )
     parser.add_argument("--out", required=True, help="the run folder, made or resumed")
     parser.add_argument("--model", default="tiny", help="a preset, a local folder or a hub id")
     parser.add_argument("--adapter", help="a folder that training saved")
     parser.add_argument("--order", default="forward", choices=ORDERS, help="order of the frames")
     parser.add_argument("--direct", action="store_true", help="ask for the answer without thinking")
-    parser.add_argument("--four-bit", action=argparse.BooleanOptionalAction, default=True, help="nf4 weights")
+    parser.add_argument(
+        "--four-bit", action=argparse.BooleanOptionalAction, default=True, help="nf4 weights"
+    )
     parser.add_argument("--retry", action="store_true", help="ask again what failed")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N questions")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="questions at a time")
@@ -253,17 +338,30 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments().parse_args(argv)
     samples, bad = questions(args.data, args.videos)
     if bad:
-        print(f"left out: {len(bad)} rows that are no questions; the first: {bad[0]}", file=sys.stderr)
+        print(
+            f"left out: {len(bad)} rows that are no questions; the first: {bad[0]}", file=sys.stderr
+        )
     if not samples or not Path(args.videos).is_dir():
-        _arguments().error(f"expected questions and a folder of videos, found {len(samples)} and {args.videos!r}")
+        _arguments().error(
+            f"expected questions and a folder of videos, found {len(samples)} and {args.videos!r}"
+        )
     from stlite.train import models  # torch, for this one function
 
     settings = {k: v for k, v in models.settings(args.model).items() if k != "source"}
-    settings |= {"model": args.model, "four_bit": args.four_bit, "direct": args.direct, "max_new_tokens": args.tokens}
+    settings |= {
+        "model": args.model,
+        "four_bit": args.four_bit,
+        "direct": args.direct,
+        "max_new_tokens": args.tokens,
+    }
     settings["adapter"] = args.adapter and fingerprint(args.adapter)
     model, processor = models.load(args.model, four_bit=args.four_bit, adapter=args.adapter)
     how = {"videos": args.videos, "max_new_tokens": args.tokens, "direct": args.direct}
-    samples, rank, count = samples[: args.limit], int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    samples, rank, count = (
+        samples[: args.limit],
+        int(os.environ.get("RANK", 0)),
+        int(os.environ.get("WORLD_SIZE", 1)),
+    )
     evaluate(
         samples[rank::count], partial(models.generate, model, processor, **how), _shard(args.out, rank, count),
         settings=settings, batch=args.batch, order=args.order, retry=args.retry,

@@ -26,10 +26,14 @@ from stlite.eval.shortcuts import shortcuts as _shortcuts
 from stlite.eval.statistics import MEAN, Records, by_cell, cells_and_mean, cluster_sums, intervals
 from stlite.rewards.parse import parse
 
-LARGE = 4000  # questions; shortcuts are tried on no more: their classifier takes a second for so many
+LARGE = (
+    4000  # questions; shortcuts are tried on no more: their classifier takes a second for so many
+)
 NOT_SHARES = ("p", "holm", "mcnemar", "tau")  # numbers that are no shares
 POWER = 2.8  # standard errors that 80 % of runs show at the 5 % level: 1.96 + 0.84
-HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+HIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 HEADLINE = (
     "Mean of choices {accuracy} % [{low}, {high}] on {n} questions of {recordings} recordings, chance {chance} %. Unread "
@@ -47,17 +51,38 @@ def table(records: Records) -> list[dict]:
 
     rows, chances = [], []
     for (task, way), group, found in cells_and_mean(records):
-        n, reasons, wilson, chance = len(group), Counter(r["reason"] for r in group), (None, None), None
+        n, reasons, wilson, chance = (
+            len(group),
+            Counter(r["reason"] for r in group),
+            (None, None),
+            None,
+        )
         if task == MEAN:
             chance = fmean(chances)
         elif task != "route":
-            wilson = map(float, proportion_confint(sum(r["value"] for r in group), n, method="wilson"))
+            wilson = map(
+                float, proportion_confint(sum(r["value"] for r in group), n, method="wilson")
+            )
             chance = fmean(1 / len(r["options"]) for r in group)
             chances.append(chance)
-        share, unread = found["estimate"], sum(reasons[k] for k in ("ambiguous", "unreadable", "absent"))
-        row = {"task": task, "way": way, "n": n, "recordings": found["recordings"], "accuracy": share}
-        row |= {"low": found["low"], "high": found["high"]} | dict(zip(("wilson_low", "wilson_high"), wilson))
-        row |= {"chance": chance, "adjusted": None if chance in (None, 1) else (share - chance) / (1 - chance)}
+        share, unread = (
+            found["estimate"],
+            sum(reasons[k] for k in ("ambiguous", "unreadable", "absent")),
+        )
+        row = {
+            "task": task,
+            "way": way,
+            "n": n,
+            "recordings": found["recordings"],
+            "accuracy": share,
+        }
+        row |= {"low": found["low"], "high": found["high"]} | dict(
+            zip(("wilson_low", "wilson_high"), wilson)
+        )
+        row |= {
+            "chance": chance,
+            "adjusted": None if chance in (None, 1) else (share - chance) / (1 - chance),
+        }
         row |= {"unread": unread / n} | {k: reasons[k] / n for k in ("truncated", "failed")}
         rows.append(row | {"detectable": POWER * 2**0.5 * found["se"]})
     return rows
@@ -65,7 +90,11 @@ def table(records: Records) -> list[dict]:
 
 def cells(records: Records) -> dict[tuple[str, str], tuple[float, float, float]]:
     """Give each task and way its (accuracy, low, high), as the pictures take them."""
-    return {(r["task"], r["way"]): (r["accuracy"], r["low"], r["high"]) for r in table(records) if r["way"]}
+    return {
+        (r["task"], r["way"]): (r["accuracy"], r["low"], r["high"])
+        for r in table(records)
+        if r["way"]
+    }
 
 
 def gap(records: Records) -> list[dict]:
@@ -75,10 +104,13 @@ def gap(records: Records) -> list[dict]:
     if not tasks:
         return []
     cells, sums, counts = cluster_sums(choices)
-    signs = [[(cell[0] == t) * (1 if cell[1] == "forward" else -1) for cell in cells] for t in tasks]
+    signs = [
+        [(cell[0] == t) * (1 if cell[1] == "forward" else -1) for cell in cells] for t in tasks
+    ]
     found = intervals(sums, counts, [*signs, [fmean(s) for s in zip(*signs)]])
     return [
-        {"task": t, "gap": f["estimate"], "low": f["low"], "high": f["high"]} for t, f in zip([*tasks, MEAN], found)
+        {"task": t, "gap": f["estimate"], "low": f["low"], "high": f["high"]}
+        for t, f in zip([*tasks, MEAN], found)
     ]
 
 
@@ -86,7 +118,10 @@ def routes(records: Records) -> list[dict]:
     """Average what route scores are made of, by way: turns, landmarks, their order; a reply not read counts as 0."""
     rows = []
     for (task, way), group in by_cell(r for r in records if r["kind"] == "route").items():
-        parts = {name: [v for r in group if (v := r["route"][name]) is not None] for name in group[0]["route"]}
+        parts = {
+            name: [v for r in group if (v := r["route"][name]) is not None]
+            for name in group[0]["route"]
+        }
         means = {name: fmean(values) if values else None for name, values in parts.items()}
         rows.append({"task": task, "way": way, "n": len(group)} | means)
     return rows
@@ -111,7 +146,10 @@ def shortcuts(records: Records) -> list[dict]:
     for name in random.Random(0).sample(sorted(groups), len(groups)):
         chosen += groups[name] if len(chosen) < LARGE else []
     return _shortcuts(
-        Sample(r["id"], r["video"], r["task"], r["way"], "-", r["gold"], r["options"], group=r["group"]) for r in chosen
+        Sample(
+            r["id"], r["video"], r["task"], r["way"], "-", r["gold"], r["options"], group=r["group"]
+        )
+        for r in chosen
     )
 
 
@@ -120,15 +158,25 @@ def choices_of(records: Iterable[dict]) -> list[dict]:
     return [r for r in records if r["kind"] == "choice"]
 
 
-def summary(records: Records, title: str = "run", others: Mapping[str, Records] | None = None) -> dict:
+def summary(
+    records: Records, title: str = "run", others: Mapping[str, Records] | None = None
+) -> dict:
     """Gather what a run shows as data, {"title", "notes": [text], "tables": {name: rows}}, `others` beside it."""
-    tables = {"Accuracy": table(records), "Forward minus reverse": gap(records), "Routes": routes(records)}
+    tables = {
+        "Accuracy": table(records),
+        "Forward minus reverse": gap(records),
+        "Routes": routes(records),
+    }
     tables["Thinking first"] = thinking(records)
     tables["Without looking"] = shortcuts(records)
     tables["Beside it"] = beside({title: records, **others}) if others else []
     shown = {name: _cell(name, value) for name, value in tables["Accuracy"][-1].items()}
     notes = [HEADLINE.format(**shown)] if shown["task"] == MEAN else []
-    return {"title": title, "notes": notes, "tables": {name: rows for name, rows in tables.items() if rows}}
+    return {
+        "title": title,
+        "notes": notes,
+        "tables": {name: rows for name, rows in tables.items() if rows},
+    }
 
 
 def compare(a: Records, b: Records, names: Sequence[str] = ("a", "b")) -> dict:
@@ -142,7 +190,11 @@ def compare(a: Records, b: Records, names: Sequence[str] = ("a", "b")) -> dict:
     note = f"{names[1]} minus {names[0]}: {len(pairs)} questions in both, {only}."
     for x, y in pairs:
         if x["value"] != y["value"]:
-            answers = {"before": x["answer"], "after": y["answer"], "change": f"{x['reason']} to {y['reason']}"}
+            answers = {
+                "before": x["answer"],
+                "after": y["answer"],
+                "change": f"{x['reason']} to {y['reason']}",
+            }
             flips.append({k: x[k] for k in ("id", "task", "way", "gold")} | answers)
     tables = {"Difference": differences(pairs), "Flips": flips}
     return {"title": " and ".join(names), "notes": [note], "tables": tables}
@@ -156,7 +208,9 @@ def paired(a: Records, b: Records) -> list[tuple[dict, dict]]:
         raise ValueError("compare: expected some id in both runs, found none")
     for x, y in pairs:
         if (x["gold"], [*x["options"]]) != (y["gold"], [*y["options"]]):
-            raise ValueError(f"compare: expected one question under the id {x['id']!r}, found other answers or options")
+            raise ValueError(
+                f"compare: expected one question under the id {x['id']!r}, found other answers or options"
+            )
     return pairs
 
 
@@ -169,10 +223,19 @@ def differences(pairs: Sequence[tuple[dict, dict]]) -> list[dict]:
     rows, changes = [], [x | {"value": y["value"] - x["value"]} for x, y in pairs]
     for (task, way), group, found in cells_and_mean(changes, lowest=-1.0):
         gained, lost = (sum(sign * r["value"] > 0 for r in group) for sign in (1, -1))
-        exact = None if task == "route" else float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)
-        clustered = 2 * t.sf(abs(found["estimate"]) / max(found["se"], 1e-12), max(found["recordings"] - 1, 1))
+        exact = (
+            None if task == "route" else float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)
+        )
+        clustered = 2 * t.sf(
+            abs(found["estimate"]) / max(found["se"], 1e-12), max(found["recordings"] - 1, 1)
+        )
         row = {"task": task, "way": way, "n": len(group), "recordings": found["recordings"]}
-        row |= {"difference": found["estimate"], "low": found["low"], "high": found["high"], "gained": gained}
+        row |= {
+            "difference": found["estimate"],
+            "low": found["low"],
+            "high": found["high"],
+            "gained": gained,
+        }
         row |= {"lost": lost, "mcnemar": exact, "p": max(float(clustered), exact or 0.0)}
         rows.append(row | {"detectable": POWER * found["se"]})
     cells = [row for row in rows if row["task"] != MEAN]
@@ -188,7 +251,9 @@ def beside(runs: Mapping[str, Records]) -> list[dict]:
     names |= {name: name for name in ("p", "detectable")}
     for name, records in runs.items():
         mean = table(choices_of(records))[-1]
-        row = {"run": name} | {k: mean[k] for k in ("n", "accuracy", "low", "high", "chance", "unread", "failed")}
+        row = {"run": name} | {
+            k: mean[k] for k in ("n", "accuracy", "low", "high", "chance", "unread", "failed")
+        }
         change = differences(paired(first, records))[-1] if rows else {}
         rows.append(row | {new: change.get(old) for new, old in names.items()})
     return rows
@@ -230,7 +295,9 @@ def text(report: dict) -> str:
 def markdown(report: dict) -> str:
     """Render a report as Markdown."""
     marked = re.compile(r"([|\\`*_\[\]])")
-    (title, *parts), tables = _grids(report, lambda value: marked.sub(r"\\\1", escape(value)).replace("\n", " "))
+    (title, *parts), tables = _grids(
+        report, lambda value: marked.sub(r"\\\1", escape(value)).replace("\n", " ")
+    )
     for name, (head, *body) in tables:
         lines = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)]
         parts += [f"## {name}", "\n".join(lines)]
@@ -240,7 +307,11 @@ def markdown(report: dict) -> str:
 def html(report: dict, pictures: Sequence[tuple[str, bytes | str]] = ()) -> str:
     """Render a report as one self-contained page; a picture is a title and PNG bytes or SVG text."""
     (title, *notes), tables = _grids(report, escape)
-    parts = [f"<h1>{title}</h1>", *(f"<p>{note}</p>" for note in notes), *(_figure(*some) for some in pictures)]
+    parts = [
+        f"<h1>{title}</h1>",
+        *(f"<p>{note}</p>" for note in notes),
+        *(_figure(*some) for some in pictures),
+    ]
     for name, (head, *body) in tables:
         lines = ["<tr><th>" + "<th>".join(head), *("<tr><td>" + "<td>".join(line) for line in body)]
         parts.append(f"<h2>{name}</h2>\n<table>\n" + "\n".join(lines) + "\n</table>")
@@ -259,12 +330,16 @@ def page(title: str, style: Path, body: str, policy: str = POLICY) -> str:
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme"'
     head += f' content="light dark"><meta http-equiv="Content-Security-Policy" content="{policy}">'
     rules = style.read_text("utf-8")
-    return f"<!doctype html>\n{head}\n<title>{escape(title)}</title><style>{rules}</style>\n{body}\n"
+    return (
+        f"<!doctype html>\n{head}\n<title>{escape(title)}</title><style>{rules}</style>\n{body}\n"
+    )
 
 
 def csv(report: dict) -> str:
     """Render a report as CSV, all tables in one, shares from 0 to 1."""
-    return sheet([{"table": title, **row} for title, rows in report["tables"].items() for row in rows])
+    return sheet(
+        [{"table": title, **row} for title, rows in report["tables"].items() for row in rows]
+    )
 
 
 def sheet(rows: Sequence[Mapping]) -> str:
@@ -273,7 +348,12 @@ def sheet(rows: Sequence[Mapping]) -> str:
     writer = csv_library.writer(file, lineterminator="\n")
     for line in (names, *([row.get(name) for name in names] for row in rows)):
         texts = [json.dumps(cell) if isinstance(cell, (list, tuple)) else cell for cell in line]
-        writer.writerow([f"'{t}" if isinstance(t, str) and t.startswith(tuple("=+-@\t\r")) else t for t in texts])
+        writer.writerow(
+            [
+                f"'{t}" if isinstance(t, str) and t.startswith(tuple("=+-@\t\r")) else t
+                for t in texts
+            ]
+        )
     return file.getvalue()
 
 
@@ -285,7 +365,9 @@ def data(report: dict) -> str:
 RENDER = {".html": html, ".md": markdown, ".csv": csv, ".json": data, ".txt": text}
 
 
-def save(report: dict, path: str | os.PathLike, pictures: Sequence[tuple[str, bytes | str]] = ()) -> Path:
+def save(
+    report: dict, path: str | os.PathLike, pictures: Sequence[tuple[str, bytes | str]] = ()
+) -> Path:
     """Write a report as the ending of `path` says: .html, .md, .csv, .json or .txt; only .html holds pictures."""
     if (ending := Path(path).suffix) not in RENDER:
         raise ValueError(f"{path}: expected a name ending in {', '.join(RENDER)}, found {ending!r}")
@@ -312,7 +394,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m stlite.eval.report", description=main.__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, or a file of records")
     files = {"dest": "files", "action": "append", "default": [], "metavar": "FILE"}
-    parser.add_argument(*(f"--{ending[1:]}" for ending in RENDER), **files, help="write the report as its ending says")
+    parser.add_argument(
+        *(f"--{ending[1:]}" for ending in RENDER),
+        **files,
+        help="write the report as its ending says",
+    )
     args = parser.parse_args(argv)
     names = [Path(run).name for run in args.runs]
     names = names if len({*names}) == len(names) else args.runs

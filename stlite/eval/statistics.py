@@ -32,11 +32,15 @@ def cluster_sums(records: Records) -> tuple:
     column = {cell: i for i, cell in enumerate(cells)}
     row = {name: i for i, name in enumerate(sorted({r["group"] for r in records}))}
     flat = np.array([row[r["group"]] * len(cells) + column[r["task"], r["way"]] for r in records])
-    sums, counts = (np.bincount(flat, w, len(row) * len(cells)) for w in ([r["value"] for r in records], None))
+    sums, counts = (
+        np.bincount(flat, w, len(row) * len(cells)) for w in ([r["value"] for r in records], None)
+    )
     return cells, sums.reshape(len(row), -1), counts.reshape(len(row), -1).astype(float)
 
 
-def intervals(sums, counts, contrasts, lowest: float = 0.0, draws: int = DRAWS, seed: int = 0) -> list[dict]:
+def intervals(
+    sums, counts, contrasts, lowest: float = 0.0, draws: int = DRAWS, seed: int = 0
+) -> list[dict]:
     """Estimate sums of cell means weighted by the rows of `contrasts`, with 95 % intervals by recording.
 
     Whole recordings are drawn with replacement, which keeps what is paired inside them paired; `lowest` is the least
@@ -58,11 +62,21 @@ def intervals(sums, counts, contrasts, lowest: float = 0.0, draws: int = DRAWS, 
         bounds = (minus + lowest * plus, plus + lowest * minus)
         low, high = _interval(weights @ means, column[np.isfinite(column)], pull, used, bounds)
         se = float(np.sqrt((pull**2).sum() * used / max(used - 1, 1)))
-        found.append({"estimate": float(weights @ means), "low": low, "high": high, "se": se, "recordings": used})
+        found.append(
+            {
+                "estimate": float(weights @ means),
+                "low": low,
+                "high": high,
+                "se": se,
+                "recordings": used,
+            }
+        )
     return found
 
 
-def _interval(estimate: float, drawn, pull, used: int, bounds: tuple[float, float]) -> tuple[float, float]:
+def _interval(
+    estimate: float, drawn, pull, used: int, bounds: tuple[float, float]
+) -> tuple[float, float]:
     """BCa bootstrap interval (Efron 1987), its levels widened by Student's t because recordings may be few.
 
     Recordings that all agree give the bootstrap nothing to draw: then the Wilson margin of so many questions.

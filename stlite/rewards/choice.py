@@ -29,7 +29,9 @@ def score(sample: Sample, reply: Reply | str) -> Score:
     """Score a reply; one that is ambiguous, unreadable, absent or truncated earns 0."""
     reply = parse(reply) if isinstance(reply, str) else reply
     if sample.kind == "route":
-        return score_route(reply, sample.answer or sample.refuse("answer", "an annotated route", ""))
+        return score_route(
+            reply, sample.answer or sample.refuse("answer", "an annotated route", "")
+        )
     return score_choice(reply, sample.options, sample.answer)
 
 
@@ -55,7 +57,12 @@ def score_choice(reply: Reply, options: Sequence[str], answer: str) -> Score:
     found, reason = _choice(reply, options)
     if reason:
         return Score(0.0, reason, "", f"{reason}: {reply.answer[:80]!r}, annotated {answer}")
-    return Score(float(found == answer), "right" if found == answer else "wrong", found, f"{found}, annotated {answer}")
+    return Score(
+        float(found == answer),
+        "right" if found == answer else "wrong",
+        found,
+        f"{found}, annotated {answer}",
+    )
 
 
 def _choice(reply: Reply, options: Sequence[str]) -> tuple[str, str]:
@@ -86,7 +93,9 @@ def _allowed(found: set[str], options: Sequence[str]) -> tuple[str, str]:
 
 
 def _plain(text: str) -> str:
-    return " ".join(word for word in re.findall(r"[^\W_]+", text.casefold()) if word not in ARTICLES)
+    return " ".join(
+        word for word in re.findall(r"[^\W_]+", text.casefold()) if word not in ARTICLES
+    )
 
 
 OWN = r"(?:the |your |my |our |its |a )?"
@@ -121,7 +130,9 @@ SAYINGS = {  # what is meant: how it is said, in lower case without hyphens; the
     "living room": r"(?:living room|sitting room|lounge)\b",
 }
 KINDS = {"nothing": "stop", "straight": "straight", "car park": "thing", "living room": "thing"}
-KINDS |= {"on left": "side", "on right": "side"} | dict.fromkeys(("take", "put", "on", "off", "close", "open"), "deed")
+KINDS |= {"on left": "side", "on right": "side"} | dict.fromkeys(
+    ("take", "put", "on", "off", "close", "open"), "deed"
+)
 EITHER = "|".join(f"(?P<_{i}>{said})" for i, said in enumerate(SAYINGS.values()))
 READ = re.compile(rf"\b(?:{EITHER})|(?P<word>[^\W\d_]+)|[^\s\w]|\d+")
 SAME = {  # each line: words for one thing, the first standing for all
@@ -152,7 +163,10 @@ def meanings(text: str) -> list[tuple[str, str]]:
     >>> [pair for pair in meanings("Make a left turn at the red couch.") if pair[0] != "stop"]
     [('turn', 'left'), ('thing', 'red'), ('thing', 'sofa')]
     """
-    return [_meaning(match) for match in READ.finditer(text.casefold().replace("-", " ").replace("’", ""))]
+    return [
+        _meaning(match)
+        for match in READ.finditer(text.casefold().replace("-", " ").replace("’", ""))
+    ]
 
 
 def _meaning(match: re.Match) -> tuple[str, str]:
@@ -194,7 +208,9 @@ def compare(reference: str, route: str) -> dict[str, float | None]:
     As in the paper's judging (section 5) extra turns and missing landmarks cost, extra landmarks do not.
     """
     a, b = meanings(reference), meanings(route)
-    turns, legs = (similarity(_words(a, *k), _words(b, *k)) for k in (("turn",), ("turn", "straight")))
+    turns, legs = (
+        similarity(_words(a, *k), _words(b, *k)) for k in (("turn",), ("turn", "straight"))
+    )
     wanted, found = _things(a), _things(b)
     pairs = _match(wanted, found)
     tau = _tau(pairs)
@@ -202,11 +218,15 @@ def compare(reference: str, route: str) -> dict[str, float | None]:
     deeds = _words(a, "deed")
     action = similarity(deeds, _words(b, "deed")) if deeds else None
     order = 1.0 if tau is None else (1 + tau) / 2
-    content = [part for part in (recall if recall is None else recall * order, action) if part is not None]
+    content = [
+        part for part in (recall if recall is None else recall * order, action) if part is not None
+    ]
     place = fmean(content) if content else 1.0
     direction = 0.75 * turns + 0.25 * legs
     return {
-        "value": direction**2 * (1 + place) / 2,  # squared: half of the turns right is not half of the way
+        "value": direction**2
+        * (1 + place)
+        / 2,  # squared: half of the turns right is not half of the way
         "direction": direction,
         "landmark_precision": len(pairs) / len(found) if found else None,
         "landmark_recall": recall,
@@ -221,7 +241,9 @@ def reverse_consistency(there: str, back: str) -> float:
     a, b = meanings(there), meanings(back)
     both = [MIRROR.get(turn, turn) for turn in reversed(_words(a, "turn"))], _words(b, "turn")
     for turns in both:  # a way back may name a turn-round at its start and at its end, or not
-        turns[:] = turns[turns[:1] == ["around"] : len(turns) - (len(turns) > 1 and turns[-1] == "around")]
+        turns[:] = turns[
+            turns[:1] == ["around"] : len(turns) - (len(turns) > 1 and turns[-1] == "around")
+        ]
     tau = _tau(_match(_things(a), _things(b)))
     return similarity(*both) * (1.0 if tau is None else (1 - tau) / 2)
 
@@ -252,7 +274,9 @@ def _match(wanted: Sequence[frozenset], found: Sequence[frozenset]) -> list[tupl
     """Pair each landmark with the first free one that shares more than half of the shorter name's words."""
     free, pairs = list(range(len(found))), []
     for i, thing in enumerate(wanted):
-        j = next((j for j in free if 2 * len(thing & found[j]) > min(len(thing), len(found[j]))), None)
+        j = next(
+            (j for j in free if 2 * len(thing & found[j]) > min(len(thing), len(found[j]))), None
+        )
         if j is not None:
             pairs.append((i, j))
             free.remove(j)
@@ -261,4 +285,8 @@ def _match(wanted: Sequence[frozenset], found: Sequence[frozenset]) -> list[tupl
 
 def _tau(pairs: Sequence[tuple[int, int]]) -> float | None:
     """Return Kendall's tau of the places of paired landmarks, -1 to 1; None below two of them."""
-    return fmean(1 if b > a else -1 for (_, a), (_, b) in combinations(pairs, 2)) if len(pairs) > 1 else None
+    return (
+        fmean(1 if b > a else -1 for (_, a), (_, b) in combinations(pairs, 2))
+        if len(pairs) > 1
+        else None
+    )

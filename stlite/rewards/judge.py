@@ -24,7 +24,9 @@ The two texts stand between lines with the mark {mark}. They are material to com
 {mark} end
 Reply with JSON alone: {{"direction": 0, "landmark": 0, "semantics": 0}}"""
 
-Ask = Callable[[str], str]  # a prompt → what the judge model replies; an attribute `name` tells judges apart in a cache
+Ask = Callable[
+    [str], str
+]  # a prompt → what the judge model replies; an attribute `name` tells judges apart in a cache
 
 
 def prompt(reference: str, route: str) -> str:
@@ -35,11 +37,16 @@ def prompt(reference: str, route: str) -> str:
 
 def endpoint(url: str, model: str, key: str = "", timeout: float = 60.0) -> Ask:
     """Return a function that asks an OpenAI-compatible endpoint at temperature 0; it raises OSError or ValueError."""
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    headers = {
+        "Content-Type": "application/json",
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+    }
 
     def ask(text: str) -> str:
         body = {"model": model, "temperature": 0, "messages": [{"role": "user", "content": text}]}
-        request = urllib.request.Request(f"{url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
+        request = urllib.request.Request(
+            f"{url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
+        )
         with urllib.request.urlopen(request, timeout=timeout) as response:
             return json.load(response)["choices"][0]["message"]["content"]
 
@@ -52,11 +59,15 @@ def points(reply: str) -> dict[str, float]:
     found = re.fullmatch(r"[^{}]*(\{[^{}]*\})[^{}]*", reply)
     values = [json.loads(found[1]).get(part) for part in PARTS] if found else [None]
     if not all(type(v) in (int, float) and 0 <= v <= 5 for v in values):
-        raise ValueError(f"judge: expected one object with {', '.join(PARTS)} from 0 to 5, found {reply[:200]!r}")
+        raise ValueError(
+            f"judge: expected one object with {', '.join(PARTS)} from 0 to 5, found {reply[:200]!r}"
+        )
     return dict(zip(PARTS, map(float, values)))
 
 
-def judge(pairs: Sequence[tuple[str, str]], ask: Ask, cache: str | Path = "", tries: int = 3) -> list[dict]:
+def judge(
+    pairs: Sequence[tuple[str, str]], ask: Ask, cache: str | Path = "", tries: int = 3
+) -> list[dict]:
     """Judge (annotated, described) routes: the parts, their mean over 5 as `value`, and `error`.
 
     An empty description is worth 0 and not sent; where every try fails, `value` is None. What is judged is kept in the
@@ -67,7 +78,9 @@ def judge(pairs: Sequence[tuple[str, str]], ask: Ask, cache: str | Path = "", tr
 
 
 def _judge(text: str, ask: Ask, cache: str | Path, tries: int) -> dict:
-    kept = Path(cache, hashlib.sha256(f"{getattr(ask, 'name', '')}\n{text}".encode()).hexdigest() + ".json")
+    kept = Path(
+        cache, hashlib.sha256(f"{getattr(ask, 'name', '')}\n{text}".encode()).hexdigest() + ".json"
+    )
     if cache and kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
     said = "not asked"
@@ -75,7 +88,12 @@ def _judge(text: str, ask: Ask, cache: str | Path, tries: int) -> dict:
         time.sleep(attempt)
         try:
             parts = points(ask(text))
-        except (OSError, ValueError, LookupError, TypeError) as error:  # the call, the JSON, its shape
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+        ) as error:  # the call, the JSON, its shape
             said = f"{type(error).__name__}: {error}"
             continue
         row = parts | {"value": sum(parts.values()) / 15, "error": ""}
@@ -87,6 +105,9 @@ def _judge(text: str, ask: Ask, cache: str | Path, tries: int) -> dict:
 
 def summary(rows: Sequence[dict]) -> dict[str, float | int | None]:
     """Count what was judged, what was empty and what failed; `value` is the mean of all but the failed."""
-    values, empty = [r["value"] for r in rows if r["value"] is not None], sum(r["error"] == "empty" for r in rows)
+    values, empty = (
+        [r["value"] for r in rows if r["value"] is not None],
+        sum(r["error"] == "empty" for r in rows),
+    )
     counts = {"judged": len(values) - empty, "empty": empty, "failed": len(rows) - len(values)}
     return counts | {"value": fmean(values) if values else None}

@@ -88,7 +88,15 @@ def parse(text: str) -> Reply:
     if len(answer) > SPAN:  # no option and no route is so long
         answer, reason = "", "unreadable" if how == "tagged" else "absent"
     answer = JUNK.sub("", answer).strip()
-    return Reply(think.strip(), answer, steps, way, reason or ("" if answer else "absent"), text, how if answer else "")
+    return Reply(
+        think.strip(),
+        answer,
+        steps,
+        way,
+        reason or ("" if answer else "absent"),
+        text,
+        how if answer else "",
+    )
 
 
 def _split(text: str) -> tuple[str, str, list[str], bool]:
@@ -97,12 +105,16 @@ def _split(text: str) -> tuple[str, str, list[str], bool]:
     inside, start, tag = "", 0, TAG.search(text)
     while tag:
         opens, name = not tag[1], tag[2].lower()
-        if not (opens or inside or name == "answer" or pieces["think"]):  # the chat template opened the thinking
+        if not (
+            opens or inside or name == "answer" or pieces["think"]
+        ):  # the chat template opened the thinking
             pieces = {"think": [text[: tag.start()]], "answer": [], "": []}
         else:
             pieces[inside].append(text[start : tag.start()])
         inside, start = (name if opens else ""), tag.end()
-        tag = (THOUGHT if inside == "think" else TAG).search(text, start)  # all that is said while thinking is thinking
+        tag = (THOUGHT if inside == "think" else TAG).search(
+            text, start
+        )  # all that is said while thinking is thinking
     pieces[inside].append(text[start:])
     return "\n".join(pieces["think"]), "\n".join(pieces[""]), pieces["answer"], inside != "think"
 
@@ -134,7 +146,11 @@ def claim(think: str) -> tuple[str, tuple[str, ...]]:
     found = WAY.search(think, 0, THOUGHT_SPAN)
     if not found:
         return "", ()
-    way = "forward" if (found["said"] or found["label"] or found.lastgroup).lower() == "forward" else "reverse"
+    way = (
+        "forward"
+        if (found["said"] or found["label"] or found.lastgroup).lower() == "forward"
+        else "reverse"
+    )
     body = think[found.end() : found.end() + SPAN]
     body = body[LEAD.match(body).end() :]
     ends = [m.start() for m in (END.search(body), WAY.search(body)) if m]

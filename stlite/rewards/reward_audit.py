@@ -14,22 +14,39 @@ from stlite.rewards.parse import parse
 COLUMNS = ("task", "way", "kind", "options", "answer", "steps_forward", "steps_reverse")
 NOT_REWARDS = ("step", "prompt", "completion", "advantage")
 CHECKS = {  # check: (the most it may be, what to do about it)
-    "most chosen letter": (0.5, "one letter is favoured: look at the keys of the data, shuffle the options"),
-    "groups without signal": (0.5, "all rollouts earn the same: change difficulty, temperature or rewards"),
-    "truncated": (0.1, "the thinking does not end: raise max_completion_length or teach shorter chains"),
+    "most chosen letter": (
+        0.5,
+        "one letter is favoured: look at the keys of the data, shuffle the options",
+    ),
+    "groups without signal": (
+        0.5,
+        "all rollouts earn the same: change difficulty, temperature or rewards",
+    ),
+    "truncated": (
+        0.1,
+        "the thinking does not end: raise max_completion_length or teach shorter chains",
+    ),
     "duplicates within a group": (0.5, "rollouts repeat each other: raise the temperature"),
     "thinks one letter, answers another": (
         0.05,
         "the chain does not lead to the answer: more chain SFT, or consistency",
     ),
-    "paid for format alone": (0.5, "the tags are learnt, the answers are not: drop the format reward for a while"),
+    "paid for format alone": (
+        0.5,
+        "the tags are learnt, the answers are not: drop the format reward for a while",
+    ),
 }
 
 
 def tricks(sample: Sample) -> dict[str, str]:
     """Write the gold reply to a sample, and replies that deserve nothing for it."""
-    chain, choices = sample.trace or prompts.trace(sample) or "I see it.", [*sample.letters] or ["left", "right"]
-    wrong = next(x for x in LETTERS if x != sample.answer) if sample.options else "Stay where you are."
+    chain, choices = (
+        sample.trace or prompts.trace(sample) or "I see it.",
+        [*sample.letters] or ["left", "right"],
+    )
+    wrong = (
+        next(x for x in LETTERS if x != sample.answer) if sample.options else "Stay where you are."
+    )
     return {
         "gold": prompts.reply(chain, sample.answer),
         "constant": prompts.reply("I walk on.", "A" if sample.options else "Go straight."),
@@ -73,19 +90,29 @@ def audit_completions(folder: str | os.PathLike) -> dict:
 
     files = sorted(Path(folder).glob("*.parquet"))
     if not (rows := [row for file in files for row in parquet.read_table(file).to_pylist()]):
-        raise FileNotFoundError(f"{folder}: expected parquet files with completions, found {len(files)} files, no row")
+        raise FileNotFoundError(
+            f"{folder}: expected parquet files with completions, found {len(files)} files, no row"
+        )
     read = [parse(row["completion"]) for row in rows]
     letters = [letter(reply, LETTERS) for reply in read]
     groups = defaultdict(list)
     for row in rows:
         groups[row["step"], row["prompt"]].append(row)
     checks = []
-    for (name, (limit, hint)), share in zip(CHECKS.items(), _shares(rows, read, letters, groups.values())):
+    for (name, (limit, hint)), share in zip(
+        CHECKS.items(), _shares(rows, read, letters, groups.values())
+    ):
         high = share is not None and share > limit
         checks.append({"check": name, "share": share, "limit": limit, "hint": hint if high else ""})
-    chosen = [{"letter": x or "none", "share": n / len(rows)} for x, n in sorted(Counter(letters).items())]
+    chosen = [
+        {"letter": x or "none", "share": n / len(rows)} for x, n in sorted(Counter(letters).items())
+    ]
     note = f"{len(rows)} completions in {len(groups)} groups; {sum(bool(c['hint']) for c in checks)} of {len(checks)} checks fail"
-    return {"title": "Completions", "notes": [note], "tables": {"Checks": checks, "Letters chosen": chosen}}
+    return {
+        "title": "Completions",
+        "notes": [note],
+        "tables": {"Checks": checks, "Letters chosen": chosen},
+    }
 
 
 def _shares(rows, read, letters, groups):
@@ -103,4 +130,6 @@ def _shares(rows, read, letters, groups):
 
 def _for_format_alone(row: Mapping) -> bool:
     others = [v for name, v in row.items() if name not in NOT_REWARDS and name != "format_reward"]
-    return bool(row["format_reward"]) and not any(v == v and v for v in others)  # v == v: TRL writes NaN for None
+    return bool(row["format_reward"]) and not any(
+        v == v and v for v in others
+    )  # v == v: TRL writes NaN for None

@@ -35,12 +35,17 @@ def format_reward(completions, **kwargs) -> list[float]:
     return [float(FORMAT.fullmatch(text_of(c)) is not None) for c in completions]
 
 
-def reverse_steps_reward(completions, *, way, options, steps_forward, steps_reverse, **kwargs) -> list[float | None]:
+def reverse_steps_reward(
+    completions, *, way, options, steps_forward, steps_reverse, **kwargs
+) -> list[float | None]:
     """Pay for the opposite way's steps written while thinking, in order; None where they are not annotated.
 
     What counts is the similarity of the two lists, step by step in meaning; a reply without one readable answer earns 0.
     """
-    return [_reverse_steps(*row) for row in zip(_replies(completions), way, options, steps_forward, steps_reverse)]
+    return [
+        _reverse_steps(*row)
+        for row in zip(_replies(completions), way, options, steps_forward, steps_reverse)
+    ]
 
 
 def _reverse_steps(reply: Reply, way: str, options, forward, reverse) -> float | None:
@@ -60,9 +65,15 @@ def consistency_reward(
     return [_consistency(*row) if k == "choice" else None for k, row in zip(kind, rows)]
 
 
-def _consistency(reply: Reply, task: str, way: str, options, answer: str, forward, reverse) -> float | None:
-    opposite, other, asked = ("forward", forward, reverse) if way == "reverse" else ("reverse", reverse, forward)
-    back = [meaning(" ".join(reverse_path(steps, task, opposite))) for steps in (other, reply.steps)]
+def _consistency(
+    reply: Reply, task: str, way: str, options, answer: str, forward, reverse
+) -> float | None:
+    opposite, other, asked = (
+        ("forward", forward, reverse) if way == "reverse" else ("reverse", reverse, forward)
+    )
+    back = [
+        meaning(" ".join(reverse_path(steps, task, opposite))) for steps in (other, reply.steps)
+    ]
     if not other or not asked or back[0] != meaning(" ".join(asked)):
         return None
     if reply.reason or reply.way != opposite or letter(reply, options) != answer:
@@ -74,7 +85,10 @@ def _consistency(reply: Reply, task: str, way: str, options, answer: str, forwar
 
 def route_reward(completions, *, kind, answer, **kwargs) -> list[float | None]:
     """Pay a route for its steps; None for a choice."""
-    return [score_route(r, a).value if k == "route" else None for r, k, a in zip(_replies(completions), kind, answer)]
+    return [
+        score_route(r, a).value if k == "route" else None
+        for r, k, a in zip(_replies(completions), kind, answer)
+    ]
 
 
 PRESETS = {

@@ -29,10 +29,14 @@ def merge(preset: str, adapter: str | os.PathLike, out: str | os.PathLike) -> Pa
         raise ValueError(f"{out}: expected a folder that is not there yet")
     model, processor = load(preset, four_bit=False, backend="transformers", adapter=adapter)
     if getattr(model.get_base_model(), "hf_quantizer", None):
-        raise ValueError(f"{preset}: its weights are quantised, and a merge would be rounded off; name the full model")
+        raise ValueError(
+            f"{preset}: its weights are quantised, and a merge would be rounded off; name the full model"
+        )
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    model.merge_and_unload(safe_merge=True).bfloat16().save_pretrained(part, safe_serialization=True)
+    model.merge_and_unload(safe_merge=True).bfloat16().save_pretrained(
+        part, safe_serialization=True
+    )
     processor.save_pretrained(part)
     reading = {k: v for k, v in settings(preset).items() if k != "source"}
     (part / "stlite.json").write_text(json.dumps(reading))
@@ -51,7 +55,10 @@ def verify(
     fewer than half of the replies are equal (rounding to bfloat16 may turn a tie).
     """
     model, processor = load(preset, four_bit=False, backend="transformers", adapter=adapter)
-    written = [r["reply"] for r in generate(model, processor, samples, videos=videos, max_new_tokens=max_new_tokens)]
+    written = [
+        r["reply"]
+        for r in generate(model, processor, samples, videos=videos, max_new_tokens=max_new_tokens)
+    ]
     with looking(processor, videos):
         batches = [_told(processor, s, r) for s, r in zip(samples, written)]
         trained = _log_probs(model, batches)
@@ -59,22 +66,33 @@ def verify(
             plain = _log_probs(model, batches)
     del model
     model, processor = load(str(merged), four_bit=False, backend="transformers")
-    replies = [r["reply"] for r in generate(model, processor, samples, videos=videos, max_new_tokens=max_new_tokens)]
+    replies = [
+        r["reply"]
+        for r in generate(model, processor, samples, videos=videos, max_new_tokens=max_new_tokens)
+    ]
     with looking(processor, videos):
         again = [_told(processor, s, r) for s, r in zip(samples, written)]
     gap = (_log_probs(model, batches) - trained).abs()
-    found = {"same": sum(map(str.__eq__, replies, written)), "mean": gap.mean().item(), "max": gap.max().item()}
+    found = {
+        "same": sum(map(str.__eq__, replies, written)),
+        "mean": gap.mean().item(),
+        "max": gap.max().item(),
+    }
     found["adapter"] = (plain - trained).abs().mean().item()
     equal = all(torch.equal(a[k], b[k]) for (a, _), (b, _) in zip(batches, again) for k in a)
     if not equal or found["mean"] > 0.1 * found["adapter"] or found["same"] < len(samples) / 2:
-        raise RuntimeError(f"{merged}: not the model that was trained: {found}; processor equal: {equal}")
+        raise RuntimeError(
+            f"{merged}: not the model that was trained: {found}; processor equal: {equal}"
+        )
     return found
 
 
 def _told(processor, sample: Sample, reply: str) -> tuple[dict, int]:
     """Return the inputs of a question with its reply, and where the reply starts."""
     start = encode(processor, [prompts.messages(sample)])["input_ids"].shape[1]
-    return dict(encode(processor, [prompts.messages(sample, answer=reply)], generation=False)), start
+    return dict(
+        encode(processor, [prompts.messages(sample, answer=reply)], generation=False)
+    ), start
 
 
 @torch.no_grad()
@@ -84,5 +102,7 @@ def _log_probs(model, batches: list[tuple[dict, int]]) -> torch.Tensor:
     for inputs, start in batches:
         inputs = {k: v.to(model.device) for k, v in inputs.items()}
         logits = model(**inputs, use_cache=False).logits[0, start - 1 : -1].float()
-        found.append(logits.log_softmax(-1).gather(-1, inputs["input_ids"][0, start:, None])[:, 0].cpu())
+        found.append(
+            logits.log_softmax(-1).gather(-1, inputs["input_ids"][0, start:, None])[:, 0].cpu()
+        )
     return torch.cat(found)

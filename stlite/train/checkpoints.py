@@ -59,7 +59,9 @@ def _same_settings(path: Path, trainer, found: str | None) -> None:
     ours = json.loads(json.dumps(ours, default=str))
     if found and path.exists() and (before := json.loads(path.read_text())) != ours:
         said = [k for k in ours if ours[k] != before.get(k)]
-        raise ValueError(f"{path.parent}: begun with other {', '.join(said)}; use another folder, or resume=False")
+        raise ValueError(
+            f"{path.parent}: begun with other {', '.join(said)}; use another folder, or resume=False"
+        )
     if trainer.args.should_save:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(ours))
@@ -77,7 +79,9 @@ class Keeper(TrainerCallback):
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         """Draw the orders of the epochs that are done: TRL's sampler would begin with the first one's again."""
-        batches = getattr(train_dataloader.batch_sampler, "batch_sampler", train_dataloader.batch_sampler)
+        batches = getattr(
+            train_dataloader.batch_sampler, "batch_sampler", train_dataloader.batch_sampler
+        )
         if isinstance(batches.sampler, RepeatSampler):
             for _ in range(int(state.epoch or 0)):
                 torch.randperm(batches.sampler.num_samples, generator=batches.sampler.generator)
@@ -99,13 +103,20 @@ class Keeper(TrainerCallback):
 
 def last(out) -> str | None:
     """Return the newest whole checkpoint of a run folder; half-written ones are passed over."""
-    found = sorted((Path(out) / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    found = sorted(
+        (Path(out) / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])
+    )
     return next((str(folder) for folder in reversed(found) if _whole(folder)), None)
 
 
 def _whole(folder: Path) -> bool:
     """Say whether adapter, optimizer, random and trainer state are there, and every file of them to its end."""
-    parts = "adapter_model.safetensors", "rng_state*.pth", "trainer_state.json", "processor_config.json"
+    parts = (
+        "adapter_model.safetensors",
+        "rng_state*.pth",
+        "trainer_state.json",
+        "processor_config.json",
+    )
     optimizer = any(folder.glob("optimizer*")) and (folder / "scheduler.pt").exists()
     optimizer = optimizer or any(folder.glob("global_step*"))  # DeepSpeed's
     try:

@@ -26,13 +26,25 @@ from transformers.cache_utils import DynamicLayer
 
 from stlite.data.sample import Sample
 
-COLUMNS = ("id", "task", "way", "kind", "options", "answer", "steps_forward", "steps_reverse", "question")
+COLUMNS = (
+    "id",
+    "task",
+    "way",
+    "kind",
+    "options",
+    "answer",
+    "steps_forward",
+    "steps_reverse",
+    "question",
+)
 
 
 def rows(samples: Sequence[Sample]) -> Dataset:
     """Turn samples into TRL's rows: plain columns, with the messages built when a row is read."""
     table = [{**asdict(s), "kind": s.kind} for s in samples]
-    plain = Dataset.from_list([{k: list(t[k]) if isinstance(t[k], tuple) else t[k] for k in COLUMNS} for t in table])
+    plain = Dataset.from_list(
+        [{k: list(t[k]) if isinstance(t[k], tuple) else t[k] for k in COLUMNS} for t in table]
+    )
     chats = {s.id: prompts.messages(s) for s in samples}
     if len(chats) != len(samples):
         raise ValueError(f"id: expected {len(samples)} different ids, found {len(chats)}")
@@ -56,9 +68,13 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
     """
 
     def __init__(self, model, **kwargs):
-        self.clips: list[dict] = []  # the video tensors of this generation's prompts, copies being the same tensors
+        self.clips: list[
+            dict
+        ] = []  # the video tensors of this generation's prompts, copies being the same tensors
         self.copies: list[int] = []  # of which different prompt each of them is a copy
-        self.shown: torch.Tensor | None = None  # which prompt each row of the next forward passes is about
+        self.shown: torch.Tensor | None = (
+            None  # which prompt each row of the next forward passes is about
+        )
         super().__init__(model=model, **kwargs)
         self.video_token = self.processing_class.tokenizer.convert_tokens_to_ids("<|video_pad|>")
         core = self.accelerator.unwrap_model(self.model).get_base_model()
@@ -81,14 +97,18 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
             output = super()._generate_and_score_completions(inputs)
         finally:
             self.shown = None
-        output["clip"] = torch.arange(len(output["completion_ids"]), device=output["completion_ids"].device)
+        output["clip"] = torch.arange(
+            len(output["completion_ids"]), device=output["completion_ids"].device
+        )
         return output
 
     def _compute_loss(self, model, inputs):
         with self.showing(inputs["clip"]):
             return super()._compute_loss(model, inputs)
 
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, *args, batch_size=None, **kwargs):
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, *args, batch_size=None, **kwargs
+    ):
         shown, size = self.shown, batch_size or len(input_ids)
         parts = []
         for start in range(0, len(input_ids), size):
@@ -96,7 +116,12 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
             with self.showing(shown[rows_]):
                 parts.append(
                     super()._get_per_token_logps_and_entropies(
-                        model, input_ids[rows_], attention_mask[rows_], *args, batch_size=None, **kwargs
+                        model,
+                        input_ids[rows_],
+                        attention_mask[rows_],
+                        *args,
+                        batch_size=None,
+                        **kwargs,
                     )
                 )
         return tuple(None if column[0] is None else torch.cat(column) for column in zip(*parts))
@@ -120,7 +145,10 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
                 return plain(*args, **kwargs)
             copies = [self.copies[i] for i in self.shown.tolist()]
             firsts = list(dict.fromkeys(copies))
-            first, copies = [copies.index(i) for i in firsts], torch.tensor([firsts.index(i) for i in copies])
+            first, copies = (
+                [copies.index(i) for i in firsts],
+                torch.tensor([firsts.index(i) for i in copies]),
+            )
             if cache is not None:
                 return self._begin(plain, kwargs, first, copies)
             kwargs |= {"mm_token_type_ids": (kwargs["input_ids"] == self.video_token).int() * 2}
@@ -138,12 +166,18 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
 
     def _begin(self, plain, kwargs, first, copies):
         """Begin replies with one pass over each different prompt; its cache is copied to all of its rows."""
-        alone = {k: kwargs[k][first] for k in ("input_ids", "attention_mask", "mm_token_type_ids") if k in kwargs}
+        alone = {
+            k: kwargs[k][first]
+            for k in ("input_ids", "attention_mask", "mm_token_type_ids")
+            if k in kwargs
+        }
         alone |= self._video(first) | {"position_ids": kwargs["position_ids"][:, first]}
         out = plain(**{**kwargs, **alone})
         cache = kwargs["past_key_values"]
         cache.batch_select_indices(copies.to(out.logits.device))
-        cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+        cache.layers = [
+            RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers
+        ]
         out.logits = out.logits[copies]
         return out
 
@@ -161,7 +195,11 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
         )
         prompt = dict(zip(names, (ids[first, :start], mask[first, :start], kinds[first, :start])))
         begun = plain(
-            **prompt, **self._video(first), position_ids=place[:, first, :start], use_cache=True, logits_to_keep=1
+            **prompt,
+            **self._video(first),
+            position_ids=place[:, first, :start],
+            use_cache=True,
+            logits_to_keep=1,
         )
         cache = begun.past_key_values
         cache.batch_select_indices(copies)
@@ -185,12 +223,15 @@ def split_clips(fields: dict, count: int) -> list[dict]:
     """Part a batch's video tensors into one dictionary a row; one video a prompt."""
     grids = torch.as_tensor(fields["video_grid_thw"])
     if len(grids) != count:
-        raise ValueError(f"prompt: expected one video in each of {count} prompts, found {len(grids)} videos")
+        raise ValueError(
+            f"prompt: expected one video in each of {count} prompts, found {len(grids)} videos"
+        )
     pixels = torch.as_tensor(fields["pixel_values_videos"]).split(grids.prod(1).tolist())
     clips = [{"pixel_values_videos": p, "video_grid_thw": g[None]} for p, g in zip(pixels, grids)]
     if "second_per_grid_ts" in fields:  # Qwen2.5-VL's clock
         clips = [
-            c | {"second_per_grid_ts": t} for c, t in zip(clips, torch.as_tensor(fields["second_per_grid_ts"])[:, None])
+            c | {"second_per_grid_ts": t}
+            for c, t in zip(clips, torch.as_tensor(fields["second_per_grid_ts"])[:, None])
         ]
     return clips
 

@@ -12,9 +12,17 @@ from pathlib import Path
 
 TINY = Path(__file__).resolve().parents[2] / "sample_data" / "tiny"
 TEXT = 400  # tokens of a question with four options, a system prompt and the chat's own
-NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # bytes a weight: QLoRA (arXiv 2305.14314) section 3, double quantization
+NF4 = (
+    4 + 8 / 64 + 32 / (64 * 256)
+) / 8  # bytes a weight: QLoRA (arXiv 2305.14314) section 3, double quantization
 ADAM = 16  # bytes a trained weight: itself, gradient, two moments, in float32 (ZeRO, arXiv 1910.02054, section 3.1)
-QWEN2_TOWER = {"depth": 32, "width": 1280, "mlp": 2 * 5120, "patch": 14, "mergers": 1}  # mlp: all its matrices' width
+QWEN2_TOWER = {
+    "depth": 32,
+    "width": 1280,
+    "mlp": 2 * 5120,
+    "patch": 14,
+    "mergers": 1,
+}  # mlp: all its matrices' width
 QWEN25_TOWER = {**QWEN2_TOWER, "mlp": 3 * 3420}
 QWEN3_TOWER = {"depth": 24, "width": 1024, "mlp": 2 * 4096, "patch": 16, "mergers": 4}
 QWEN3_LARGE_TOWER = {**QWEN3_TOWER, "depth": 27, "width": 1152, "mlp": 2 * 4304}
@@ -42,14 +50,18 @@ def shape(preset: str) -> dict:
         return SHAPES[preset]
     path = (TINY if preset == "tiny" else Path(preset)) / "config.json"
     if not path.exists():
-        raise ValueError(f"preset: expected tiny, {', '.join(SHAPES)} or a folder with a model, found {preset!r}")
+        raise ValueError(
+            f"preset: expected tiny, {', '.join(SHAPES)} or a folder with a model, found {preset!r}"
+        )
     config = json.loads(path.read_text())
     vision, names = config["vision_config"], ("hidden_size", "num_hidden_layers", "num_attention_heads",
                                               "num_key_value_heads", "intermediate_size", "vocab_size")  # fmt: skip
     sizes, width = [config["text_config"][name] for name in names], vision["embed_dim"]
     tower = {"depth": vision["depth"], "width": width, "mlp": int(2 * width * vision["mlp_ratio"])}
     tower |= {"patch": vision["patch_size"], "mergers": 1}
-    return _text(*sizes, config["tie_word_embeddings"], head=sizes[0] // sizes[2]) | {"tower": tower}
+    return _text(*sizes, config["tie_word_embeddings"], head=sizes[0] // sizes[2]) | {
+        "tower": tower
+    }
 
 
 def weights(size: dict) -> tuple[int, int]:
@@ -91,10 +103,18 @@ def plan(
     parts = {
         "weights": inner * (NF4 if four_bit else bytes_) + other * bytes_,
         "adapter": trained * ADAM,
-        "vision": batch * patches * bytes_ * (5 * tower["width"] + tower["mlp"]),  # frozen: one block alive at a time
+        "vision": batch
+        * patches
+        * bytes_
+        * (5 * tower["width"] + tower["mlp"]),  # frozen: one block alive at a time
         "activations": batch * length * layers_kept * bytes_ + matrix * bytes_,
-        "logits": batch * asked * size["vocab"] * (bytes_ + 8),  # the logits, their log-softmax and its gradient
-        "cache": max(batch, prompts * generations) * length * layers * 2 * kv * bytes_ if generations else 0,
+        "logits": batch
+        * asked
+        * size["vocab"]
+        * (bytes_ + 8),  # the logits, their log-softmax and its gradient
+        "cache": max(batch, prompts * generations) * length * layers * 2 * kv * bytes_
+        if generations
+        else 0,
     }
     phases = (parts["vision"], parts["activations"] + parts["logits"], parts["cache"])
     parts["total"] = parts["weights"] + parts["adapter"] + max(phases)
@@ -106,15 +126,23 @@ def fits(card: float) -> list[dict]:
 
     One prompt a step; a group is worth more than frames; a group of 0 is SFT alone. 1 GB is left to CUDA and fragmentation.
     """
-    found, settings = [], [{"generations": g, "frames": f} for g in (8, 4, 2, 0) for f in (32, 16, 8)]
+    found, settings = (
+        [],
+        [{"generations": g, "frames": f} for g in (8, 4, 2, 0) for f in (32, 16, 8)],
+    )
     for preset in SHAPES:
-        tried = (plan(preset, batch=1, prompts=1, **some) | {"preset": preset} | some for some in settings)
+        tried = (
+            plan(preset, batch=1, prompts=1, **some) | {"preset": preset} | some
+            for some in settings
+        )
         found += [t for t in tried if t["total"] + 1 <= card][:1]
     return found
 
 
 def batches(
-    sizes: tuple[int, ...] = (32, 16, 8, 4, 2, 1), cards: tuple[int, ...] = (8, 12, 16, 24), **settings
+    sizes: tuple[int, ...] = (32, 16, 8, 4, 2, 1),
+    cards: tuple[int, ...] = (8, 12, 16, 24),
+    **settings,
 ) -> list[dict]:
     """List, for each preset, the largest batch that `plan` lets fit each card (GB); None where not even one row does.
 
@@ -126,6 +154,8 @@ def batches(
     rows = []
     for preset in SHAPES:
         totals = {size: plan(preset, batch=size, **settings)["total"] + 1 for size in sizes}
-        largest = {f"{card} GB": next((n for n in sizes if totals[n] <= card), None) for card in cards}
+        largest = {
+            f"{card} GB": next((n for n in sizes if totals[n] <= card), None) for card in cards
+        }
         rows.append({"preset": preset} | largest)
     return rows

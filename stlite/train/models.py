@@ -34,7 +34,11 @@ from stlite.train.vision_cache import remember
 
 UNSLOTH = torch.cuda.is_available() and util.find_spec("unsloth") is not None
 TINY = Path(__file__).resolve().parents[2] / "sample_data" / "tiny"
-QWEN2 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 28}  # the paper's GRPO setting (section 4)
+QWEN2 = {
+    "frames": 8,
+    "max_pixels": 360 * 420,
+    "multiple": 28,
+}  # the paper's GRPO setting (section 4)
 QWEN3 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 32}
 PRESETS = {
     "tiny": {"source": str(TINY), "frames": 16, "max_pixels": 84 * 84, "multiple": 28},
@@ -48,16 +52,37 @@ PRESETS = {
 }
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 LORA = {
-    "paper": {"r": 8, "lora_alpha": 8, "lora_dropout": 0.1, "modules": ATTENTION},  # paper section 4
+    "paper": {
+        "r": 8,
+        "lora_alpha": 8,
+        "lora_dropout": 0.1,
+        "modules": ATTENTION,
+    },  # paper section 4
     "default": {
         "r": 16,  # room for a new way of replying; 4-bit LoRA of 16 is still under 1 % of the weights
         "lora_alpha": 32,  # twice r: the usual scale, so that a rate of 1e-4 moves it
         "lora_dropout": 0.0,  # dropout makes training log-probs differ from those of generation in GRPO
-        "modules": (*ATTENTION, "gate_proj", "up_proj", "down_proj"),  # MLPs hold what is composed from the steps
+        "modules": (
+            *ATTENTION,
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+        ),  # MLPs hold what is composed from the steps
     },
 }
-UNSLOTH_TAKES = {"torch": "2.14.1", "transformers": "5.17.0", "trl": "1.15.0", "datasets": "4.8.5"}  # at most
-VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+UNSLOTH_TAKES = {
+    "torch": "2.14.1",
+    "transformers": "5.17.0",
+    "trl": "1.15.0",
+    "datasets": "4.8.5",
+}  # at most
+VISION_TOKENS = (
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 
 
 def settings(preset: str) -> dict:
@@ -72,10 +97,17 @@ def settings(preset: str) -> dict:
         return {"source": preset, **json.loads(noted.read_text())}
     if Path(preset).is_dir() or preset.count("/") == 1:
         return {"source": preset, **(QWEN3 if "qwen3" in preset.lower() else QWEN2)}
-    raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, a local folder or a hub id, found {preset!r}")
+    raise ValueError(
+        f"preset: expected one of {', '.join(PRESETS)}, a local folder or a hub id, found {preset!r}"
+    )
 
 
-def load(preset: str, four_bit: bool = True, backend: str = "auto", adapter: str | os.PathLike | None = None):
+def load(
+    preset: str,
+    four_bit: bool = True,
+    backend: str = "auto",
+    adapter: str | os.PathLike | None = None,
+):
     """Load a model and its processor, the processor reading videos through `read_clip`.
 
     `backend` is "unsloth", "transformers", or "auto": Unsloth on CUDA, where it is installed. `adapter` is a folder that training saved; it
@@ -83,11 +115,15 @@ def load(preset: str, four_bit: bool = True, backend: str = "auto", adapter: str
     weights are not supported.
     """
     chosen = settings(preset)
-    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:  # one of several processes, each with its card
+    if (
+        torch.cuda.is_available() and "LOCAL_RANK" in os.environ
+    ):  # one of several processes, each with its card
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if backend == "auto":
         backend = "unsloth" if UNSLOTH else "transformers"
-    model, processor = (_load_unsloth if backend == "unsloth" else _load_transformers)(chosen["source"], four_bit)
+    model, processor = (_load_unsloth if backend == "unsloth" else _load_transformers)(
+        chosen["source"], four_bit
+    )
     processor.tokenizer.padding_side = "left"
     remember(model)
     reading = {k: chosen[k] for k in ("frames", "max_pixels", "multiple")}
@@ -124,8 +160,12 @@ def _load_transformers(source: str, four_bit: bool):
     if torch.cuda.is_available():
         kwargs["device_map"] = {"": torch.cuda.current_device()}
     model = AutoModelForImageTextToText.from_pretrained(source, **kwargs)
-    for module in model.modules():  # bitsandbytes 0.50 repacks weights on the first reply, in bfloat16, and then has no
-        if hasattr(module, "support_avx512bf16_for_cpu"):  # gradient through them: training after generating would stop
+    for module in (
+        model.modules()
+    ):  # bitsandbytes 0.50 repacks weights on the first reply, in bfloat16, and then has no
+        if hasattr(
+            module, "support_avx512bf16_for_cpu"
+        ):  # gradient through them: training after generating would stop
             module.support_avx512bf16_for_cpu = False
     return model, AutoProcessor.from_pretrained(source)
 
@@ -183,7 +223,9 @@ def attach(processor, read: Callable[..., Clip]):
         if isinstance(video_url_or_urls, (list, tuple)):
             return list(zip(*[self.fetch_videos(path) for path in video_url_or_urls]))
         clip = read(video_url_or_urls)
-        places = [round(second * clip.fps) for second in clip.seconds]  # measured: at a variable rate not the indices
+        places = [
+            round(second * clip.fps) for second in clip.seconds
+        ]  # measured: at a variable rate not the indices
         height, width = clip.frames.shape[1:3]
         return clip.frames, VideoMetadata(
             total_num_frames=max(places[-1] + 1, len(places)), fps=clip.fps, width=width, height=height,
@@ -191,9 +233,16 @@ def attach(processor, read: Callable[..., Clip]):
         )  # fmt: skip
 
     def fetch_images(self, urls):
-        raise ValueError(f"video: expected the path of a video file, found a list of images: {str(urls)[:200]}")
+        raise ValueError(
+            f"video: expected the path of a video file, found a list of images: {str(urls)[:200]}"
+        )
 
-    body = {"fetch_videos": fetch_videos, "fetch_images": fetch_images, "plain": kind, "read": staticmethod(read)}
+    body = {
+        "fetch_videos": fetch_videos,
+        "fetch_images": fetch_images,
+        "plain": kind,
+        "read": staticmethod(read),
+    }
     video.__class__ = type(kind.__name__, (kind,), {**body, "__module__": kind.__module__})
     video.do_resize = video.do_sample_frames = False
     return processor
@@ -210,12 +259,22 @@ def looking(processor, videos: str | os.PathLike | None = None, order: str = "fo
         attach(processor, before)
 
 
-def encode(processor, chats: list[list[dict]], generation: bool = True, starts: Sequence[str] = ()) -> dict:
+def encode(
+    processor, chats: list[list[dict]], generation: bool = True, starts: Sequence[str] = ()
+) -> dict:
     """Turn chats into model inputs, left-padded, with the pixels of their videos; `starts` are begun replies."""
     texts = processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=generation)
     texts = [text + start for text, start in zip(texts, starts)] if starts else texts
-    videos = [part["video"] for chat in chats for m in chat for part in m["content"] if part["type"] == "video"]
-    return processor(text=texts, videos=videos or None, padding=True, padding_side="left", return_tensors="pt")
+    videos = [
+        part["video"]
+        for chat in chats
+        for m in chat
+        for part in m["content"]
+        if part["type"] == "video"
+    ]
+    return processor(
+        text=texts, videos=videos or None, padding=True, padding_side="left", return_tensors="pt"
+    )
 
 
 class RoomyLayer(DynamicLayer):
@@ -234,7 +293,10 @@ class RoomyLayer(DynamicLayer):
         """Add keys and values (B,heads,new,d); return all of them."""
         if not self.get_seq_length():
             return super().update(key_states, value_states)
-        self.keys, self.values = self._added("keys", key_states), self._added("values", value_states)
+        self.keys, self.values = (
+            self._added("keys", key_states),
+            self._added("values", value_states),
+        )
         return self.keys, self.values
 
     def _added(self, name: str, new):
@@ -269,13 +331,30 @@ def generate(
         good = [i for i, result in enumerate(results) if not result]
         if not good:
             return results
-        chats, starts = [prompts.messages(samples[i], direct=direct) for i in good], [start(samples[i]) for i in good]
+        chats, starts = (
+            [prompts.messages(samples[i], direct=direct) for i in good],
+            [start(samples[i]) for i in good],
+        )
         inputs = encode(processor, chats, starts=starts).to(model.device)
     torch.manual_seed(seed)
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-    cache = {} if "unsloth" in sys.modules else {"past_key_values": Cache(layer_class_to_replicate=RoomyLayer)}
-    how = {"max_new_tokens": max_new_tokens, "suppress_tokens": suppressed(processor), "use_cache": True}
-    written = model.generate(**inputs, **cache, **how, **sampling)[:, inputs["input_ids"].shape[1] :]
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0}
+        if temperature
+        else {"do_sample": False}
+    )
+    cache = (
+        {}
+        if "unsloth" in sys.modules
+        else {"past_key_values": Cache(layer_class_to_replicate=RoomyLayer)}
+    )
+    how = {
+        "max_new_tokens": max_new_tokens,
+        "suppress_tokens": suppressed(processor),
+        "use_cache": True,
+    }
+    written = model.generate(**inputs, **cache, **how, **sampling)[
+        :, inputs["input_ids"].shape[1] :
+    ]
     counts = (written != processor.tokenizer.pad_token_id).sum(1).tolist()
     texts = processor.batch_decode(written, skip_special_tokens=True)
     for i, begun, text, count in zip(good, starts, texts, counts):
@@ -300,7 +379,13 @@ def check_time(model, processor, sample: Sample, videos: str | os.PathLike | Non
         inputs = encode(processor, [prompts.messages(sample)])
     core = getattr(model, "base_model", model)
     core = getattr(getattr(core, "model", core), "model", getattr(core, "model", core))
-    keys = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts", "attention_mask")
+    keys = (
+        "input_ids",
+        "mm_token_type_ids",
+        "video_grid_thw",
+        "second_per_grid_ts",
+        "attention_mask",
+    )
     place, _ = core.get_rope_index(**{k: inputs[k] for k in keys if k in inputs})
     video = inputs["input_ids"][0] == processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
     found, pairs = len(place[0, 0][video].unique()), int(inputs["video_grid_thw"][0][0])
@@ -317,7 +402,9 @@ def versions() -> str:
     names = ("torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "unsloth")
     found, cuda = {name: _version(name) for name in names}, torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else f"CPU ({torch.get_num_threads()} threads)"
-    line = f"{device} | python {platform.python_version()} | " + " ".join(f"{k} {v}" for k, v in found.items())
+    line = f"{device} | python {platform.python_version()} | " + " ".join(
+        f"{k} {v}" for k, v in found.items()
+    )
     line += f" | {'Unsloth 4-bit' if UNSLOTH else 'transformers + bitsandbytes nf4'}"
     return line + "".join(f" | WARNING {bad}" for bad in known_bad(found, cuda))
 

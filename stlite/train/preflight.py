@@ -29,7 +29,9 @@ def check_parity(trainer: VideoGRPOTrainer, prompts_: int = 2) -> dict:
     model, was = trainer.model, trainer.model.training
     model.eval()
     count = min(prompts_, len(trainer.train_dataset))
-    asked = [trainer.train_dataset[i]["prompt"] for i in range(count) for _ in range(2)]  # two rollouts of each
+    asked = [
+        trainer.train_dataset[i]["prompt"] for i in range(count) for _ in range(2)
+    ]  # two rollouts of each
     batch = _rollouts(trainer, asked)
     ids, mask, keep = batch["ids"], batch["mask"], batch["keep"]
     if isinstance(trainer, VideoGRPOTrainer):
@@ -45,7 +47,9 @@ def check_parity(trainer: VideoGRPOTrainer, prompts_: int = 2) -> dict:
     gap, shift = (trained - direct).abs()[real], (direct - blind).abs()[real]
     found = {"max": gap.max().item(), "mean": gap.mean().item(), "blind": shift.mean().item()}
     exact = next(p for n, p in model.named_parameters() if "norm" in n).dtype == torch.float32
-    if found["blind"] < 1e-6 or (found["max"] > 1e-4 if exact else found["mean"] > 0.2 * found["blind"]):
+    if found["blind"] < 1e-6 or (
+        found["max"] > 1e-4 if exact else found["mean"] > 0.2 * found["blind"]
+    ):
         raise RuntimeError(
             f"parity: training and direct forward differ by {found['max']:.2e} at most, {found['mean']:.2e} on average; "
             f"pixels zeroed shift log-probs by {found['blind']:.2e} on average. Likely causes: the pixels do not reach the "
@@ -62,8 +66,14 @@ def _rollouts(trainer, asked: list) -> dict:
     trainer.shown = None
     keep, width = max(map(len, written)), max(map(len, ids))
     pad = trainer.processing_class.tokenizer.pad_token_id
-    full = [[pad] * (width - len(p)) + list(p) + c + [pad] * (keep - len(c)) for p, c in zip(ids, written)]
-    mask = [[0] * (width - len(p)) + [1] * (len(p) + len(c)) + [0] * (keep - len(c)) for p, c in zip(ids, written)]
+    full = [
+        [pad] * (width - len(p)) + list(p) + c + [pad] * (keep - len(c))
+        for p, c in zip(ids, written)
+    ]
+    mask = [
+        [0] * (width - len(p)) + [1] * (len(p) + len(c)) + [0] * (keep - len(c))
+        for p, c in zip(ids, written)
+    ]
     device = trainer.accelerator.device
     return {
         "ids": torch.tensor(full, device=device),
@@ -76,10 +86,21 @@ def _rollouts(trainer, asked: list) -> dict:
 def _direct_logps(trainer, batch: dict, light: float) -> torch.Tensor:
     """Run the processor and the model anew on prompt and reply: log-probs of the reply's tokens (B,keep)."""
     fresh = encode(trainer.processing_class, batch["asked"]).to(trainer.accelerator.device)
-    kinds = (batch["ids"] == trainer.processing_class.tokenizer.convert_tokens_to_ids("<|video_pad|>")).int() * 2
-    video = {k: v for k, v in fresh.items() if k not in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    kinds = (
+        batch["ids"] == trainer.processing_class.tokenizer.convert_tokens_to_ids("<|video_pad|>")
+    ).int() * 2
+    video = {
+        k: v
+        for k, v in fresh.items()
+        if k not in ("input_ids", "attention_mask", "mm_token_type_ids")
+    }
     video["pixel_values_videos"] = video["pixel_values_videos"] * light
-    inputs = {"input_ids": batch["ids"], "attention_mask": batch["mask"], "mm_token_type_ids": kinds, **video}
+    inputs = {
+        "input_ids": batch["ids"],
+        "attention_mask": batch["mask"],
+        "mm_token_type_ids": kinds,
+        **video,
+    }
     logits = trainer.model(**inputs, use_cache=False).logits[:, -batch["keep"] - 1 : -1]
     logps = (logits.float() / trainer.temperature).log_softmax(-1)
     return logps.gather(-1, batch["ids"][:, -batch["keep"] :, None])[..., 0]
@@ -105,11 +126,20 @@ def fitting(build: Callable, settings: dict) -> tuple:
             print("dry run:", dry_run(trainer))
             return trainer, settings
         except DoesNotFit as error:
-            rows, times = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
+            rows, times = (
+                trainer.args.per_device_train_batch_size,
+                trainer.args.gradient_accumulation_steps,
+            )
             if not error.halve or rows % 2:
                 raise
-            print(f"out of memory with {rows} rows a backward: {rows // 2}, {2 * times} times a step")
-        settings = {**settings, "per_device_train_batch_size": rows // 2, "gradient_accumulation_steps": 2 * times}
+            print(
+                f"out of memory with {rows} rows a backward: {rows // 2}, {2 * times} times a step"
+            )
+        settings = {
+            **settings,
+            "per_device_train_batch_size": rows // 2,
+            "gradient_accumulation_steps": 2 * times,
+        }
         del trainer
         gc.collect()
         if torch.cuda.is_available():
@@ -136,11 +166,17 @@ def dry_run(trainer) -> dict:
                 raise
             advice = _lower(trainer)
             raise DoesNotFit(
-                f"memory: {row_id(row)} does not fit. {advice} ({str(error)[:120]})", "batch_size" in advice
+                f"memory: {row_id(row)} does not fit. {advice} ({str(error)[:120]})",
+                "batch_size" in advice,
             ) from error
         finally:
             trainer.model.zero_grad(set_to_none=True)
-    return {"id": row_id(row), "tokens": tokens, "seconds": time.perf_counter() - began, "gb": peak() / 2**30}
+    return {
+        "id": row_id(row),
+        "tokens": tokens,
+        "seconds": time.perf_counter() - began,
+        "gb": peak() / 2**30,
+    }
 
 
 def _largest(trainer) -> tuple:
@@ -148,7 +184,9 @@ def _largest(trainer) -> tuple:
     data = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
     chats = [prompts.messages(r) if isinstance(r, Sample) else r["prompt"] for r in data]
     longest = sorted(range(len(data)), key=lambda i: -len(str(chats[i])))[:8]
-    counts = {i: encode(trainer.processing_class, [chats[i]])["input_ids"].shape[1] for i in longest}
+    counts = {
+        i: encode(trainer.processing_class, [chats[i]])["input_ids"].shape[1] for i in longest
+    }
     best = max(longest, key=counts.get)
     return data[best], counts[best]
 
@@ -176,7 +214,9 @@ def _lower(trainer) -> str:
         return "Lower num_generations, max_completion_length or steps_per_generation"
     if args.per_device_train_batch_size > 1:
         return "Lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
-    return "Lower frames or max_pixels" + (", or max_completion_length" if hasattr(args, "num_generations") else "")
+    return "Lower frames or max_pixels" + (
+        ", or max_completion_length" if hasattr(args, "num_generations") else ""
+    )
 
 
 def peak() -> int:

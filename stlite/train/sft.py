@@ -110,7 +110,9 @@ def sft(
     with looking(processor, videos):
         trainer, chosen = _build(build, {**SFT, **settings}, dry)
         checkpoints.train(trainer, out, resume)
-    return _finish(trainer, processor, out, {"stage": "sft", "recipe": recipe, "seed": seed, **chosen})
+    return _finish(
+        trainer, processor, out, {"stage": "sft", "recipe": recipe, "seed": seed, **chosen}
+    )
 
 
 # ---- GRPO on video ---------------------------------------------------------------------------------------------------
@@ -136,11 +138,16 @@ def grpo(
         checkpoints.train(trainer, out, resume)
     names = [f.__name__ for f in functions]
     return _finish(
-        trainer, processor, out, {"stage": "grpo", "rewards": names, "seed": seed, "parity": found, **chosen}
+        trainer,
+        processor,
+        out,
+        {"stage": "grpo", "rewards": names, "seed": seed, "parity": found, **chosen},
     )
 
 
-def make_trainer(model, processor, samples, out, functions, lora="default", seed=0, callbacks=(), settings=GRPO):
+def make_trainer(
+    model, processor, samples, out, functions, lora="default", seed=0, callbacks=(), settings=GRPO
+):
     """Build the GRPO trainer that `grpo` runs: left padding, vision tokens suppressed, completions on disk."""
     model = add_lora(model, lora, seed)
     processor.tokenizer.padding_side = "left"
@@ -191,7 +198,9 @@ def _float32_adapter(model) -> None:
 def _finish(trainer, processor, out, settings: dict):
     """Save adapter, processor, log and settings together; return the model in evaluation mode."""
     out = Path(out)
-    trainer.save_model(str(out / "adapter"))  # gathers what is spread over cards; the processor goes with it
+    trainer.save_model(
+        str(out / "adapter")
+    )  # gathers what is spread over cards; the processor goes with it
     if trainer.args.should_save:
         (out / "adapter" / "training_args.bin").unlink()  # a pickle that nobody needs
         write_text(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
@@ -208,17 +217,28 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m stlite.train.sft", description=main.__doc__)
     parser.add_argument("stage", choices=("sft", "grpo"))
     parser.add_argument("--data", required=True, help="a file of released rows")
-    parser.add_argument("--videos", required=True, help="the folder that paths of videos start from")
+    parser.add_argument(
+        "--videos", required=True, help="the folder that paths of videos start from"
+    )
     parser.add_argument("--out", required=True, help="the run folder, made or resumed")
-    parser.add_argument("--model", default="tiny", help=f"a folder, a hub id, or one of {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--model", default="tiny", help=f"a folder, a hub id, or one of {', '.join(PRESETS)}"
+    )
     parser.add_argument("--adapter", help="a folder that training saved, to go on from")
     parser.add_argument("--lora", default="default", choices=LORA)
-    parser.add_argument("--recipe", default="st-cot", choices=("st-cot", "forward-cot", "label"), help="of sft")
+    parser.add_argument(
+        "--recipe", default="st-cot", choices=("st-cot", "forward-cot", "label"), help="of sft"
+    )
     parser.add_argument("--rewards", default="st-r1", choices=REWARDS, help="of grpo")
-    parser.add_argument("--four-bit", action=argparse.BooleanOptionalAction, default=True, help="nf4 weights")
+    parser.add_argument(
+        "--four-bit", action=argparse.BooleanOptionalAction, default=True, help="nf4 weights"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "settings", nargs="*", type=_setting, help="KEY=VALUE: settings of TrainingArguments or GRPOConfig"
+        "settings",
+        nargs="*",
+        type=_setting,
+        help="KEY=VALUE: settings of TrainingArguments or GRPOConfig",
     )
     args = parser.parse_intermixed_args(argv)
     how = {"videos": args.videos, "lora": args.lora, "seed": args.seed, **dict(args.settings)}

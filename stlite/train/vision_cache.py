@@ -37,14 +37,20 @@ class Memory:
             return self.plain(pixels, grid_thw=grid_thw, **kwargs)
         clips = pixels.split(grid_thw.prod(1).tolist())
         state = self._state(pixels)
-        keys = [_digest(clip) + "-".join(map(str, [*grid.tolist(), state])) for clip, grid in zip(clips, grid_thw)]
+        keys = [
+            _digest(clip) + "-".join(map(str, [*grid.tolist(), state]))
+            for clip, grid in zip(clips, grid_thw)
+        ]
         known = {key: self._recall(key) for key in dict.fromkeys(keys)}
         missing = [keys.index(key) for key, found in known.items() if found is None]
         if missing:
             made = self._run([clips[i] for i in missing], grid_thw[missing], kwargs)
             for i, features in zip(missing, made):
                 known[keys[i]] = self._keep(keys[i], features, new=True)
-        self.asked, self.run = self.asked + len(pixels), self.run + sum(len(clips[i]) for i in missing)
+        self.asked, self.run = (
+            self.asked + len(pixels),
+            self.run + sum(len(clips[i]) for i in missing),
+        )
         return _output([known[key] for key in keys], pixels.device)
 
     def _state(self, pixels) -> str:
@@ -53,8 +59,12 @@ class Memory:
         signature = [(p.data_ptr(), p._version) for p in self.tower.parameters()]
         if signature != self.signature:
             self.signature = signature
-            self.weights = xxh3_128_hexdigest("".join(map(_digest, self.tower.parameters())).encode())
-        cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else pixels.dtype
+            self.weights = xxh3_128_hexdigest(
+                "".join(map(_digest, self.tower.parameters())).encode()
+            )
+        cast = (
+            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else pixels.dtype
+        )
         return f"{self.weights}-{cast}"
 
     def _run(self, clips: list, grids, kwargs) -> list[dict]:
@@ -66,7 +76,10 @@ class Memory:
         parts = {"pooler_output": made.pooler_output.split(sizes)}
         for i, layer in enumerate(getattr(made, "deepstack_features", None) or ()):
             parts[f"deepstack_{i}"] = layer.split(sizes)
-        return [{name: part[i].contiguous().cpu() for name, part in parts.items()} for i in range(len(clips))]
+        return [
+            {name: part[i].contiguous().cpu() for name, part in parts.items()}
+            for i in range(len(clips))
+        ]
 
     def _recall(self, key: str) -> dict | None:
         """Return a clip's features from memory, or else from disk."""

@@ -29,7 +29,11 @@ def match(said: Sequence[str], annotated: Sequence[str]) -> list[tuple[str, str,
 
     a, b = (list(map(meaning, steps)) for steps in (said, annotated))
     equal = [op for op in LCSseq.opcodes(a, b) if op.tag == "equal"]
-    right = {op.src_start + k: op.dest_start + k for op in equal for k in range(op.src_end - op.src_start)}
+    right = {
+        op.src_start + k: op.dest_start + k
+        for op in equal
+        for k in range(op.src_end - op.src_start)
+    }
     left, cells = [j for j in range(len(b)) if j not in right.values()], []
     for i, step in enumerate(said):
         j = right.get(i, next((j for j in left if b[j] == a[i]), None))
@@ -56,18 +60,29 @@ def moments(sample: Sample, way: str, duration: float) -> list[float | None]:
 def lanes(sample: Sample, replies: Mapping[str, str], duration: float) -> list[dict]:
     """List the annotated paths, then the path each reply thinks of: name, way, thought, cells of state, text, second."""
     paths = {"forward": sample.steps_forward, "reverse": sample.steps_reverse}
-    found = [(f"{way} path", way, False, [("", s, j) for j, s in enumerate(paths[way])]) for way in WAYS]
+    found = [
+        (f"{way} path", way, False, [("", s, j) for j, s in enumerate(paths[way])]) for way in WAYS
+    ]
     for name, reply in replies.items():
         thought = parse(reply)
         way = thought.way or sample.way
-        cells = match(thought.steps, paths[way]) if paths[way] else [("", s, None) for s in thought.steps]
+        cells = (
+            match(thought.steps, paths[way])
+            if paths[way]
+            else [("", s, None) for s in thought.steps]
+        )
         found.append((f"{name} thought".strip(), way, True, cells if thought.steps else []))
     made = []
     for name, way, thought, cells in found:
         times = moments(sample, way, duration)
-        shown = [{"state": s, "text": t, "second": None if j is None else times[j]} for s, t, j in cells[:LONGEST]]
+        shown = [
+            {"state": s, "text": t, "second": None if j is None else times[j]}
+            for s, t, j in cells[:LONGEST]
+        ]
         if len(cells) > LONGEST:
-            shown.append({"state": "", "text": f"… and {len(cells) - LONGEST} more", "second": None})
+            shown.append(
+                {"state": "", "text": f"… and {len(cells) - LONGEST} more", "second": None}
+            )
         made.append({"name": name, "way": way, "thought": thought, "cells": shown})
     return [lane for lane in made if lane["cells"]]
 
@@ -83,9 +98,15 @@ def group(rollouts: Sequence[Mapping]) -> list[dict]:
     """
     rows = []
     for i, r in enumerate(rollouts, 1):
-        paid = r.get("rewards") or {k: v for k, v in r.items() if k not in NOT_REWARDS and isinstance(v, NUMBER)}
+        paid = r.get("rewards") or {
+            k: v for k, v in r.items() if k not in NOT_REWARDS and isinstance(v, NUMBER)
+        }
         paid = {k: None if v is None or math.isnan(v) else float(v) for k, v in paid.items()}
-        row = {"name": str(i), "text": str(r.get("reply", r.get("completion", ""))), "rewards": paid}
+        row = {
+            "name": str(i),
+            "text": str(r.get("reply", r.get("completion", ""))),
+            "rewards": paid,
+        }
         rows.append(row | {"total": sum(v for v in paid.values() if v is not None)})
     totals = [row["total"] for row in rows]
     for row, r in zip(rows, rollouts):

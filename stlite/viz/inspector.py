@@ -38,7 +38,13 @@ REPLY_FIELDS = ("reply", "answer", "reason", "value", "rewards", "explanation", 
 FILTERS = ("task", "way", "part", "outcome", "finding", "mark")
 MARKS = ("good", "wrong gold", "bad video")
 UNREAD = ("ambiguous", "unreadable", "absent", "truncated")
-SIZES = ((256, 85), (256, 60), (192, 50), (128, 40), (64, 30))  # longest side and JPEG quality, tried in this order
+SIZES = (
+    (256, 85),
+    (256, 60),
+    (192, 50),
+    (128, 40),
+    (64, 30),
+)  # longest side and JPEG quality, tried in this order
 TINY = {"frames": 16, "max_pixels": 84 * 84, "multiple": 28}  # the frames the tiny model sees
 LIMIT = 270_000  # bytes of pictures sent for one sample
 
@@ -65,22 +71,44 @@ def runs_of(records) -> dict[str, dict[str, dict]]:
         for row in rows:
             run = runs.setdefault(name, {})
             if row["id"] in run:
-                raise ValueError(f"run {name!r}: expected one record a sample, found two for {row['id']!r}")
-            texts = {k: v.encode("utf-8", "backslashreplace").decode() for k, v in row.items() if isinstance(v, str)}
+                raise ValueError(
+                    f"run {name!r}: expected one record a sample, found two for {row['id']!r}"
+                )
+            texts = {
+                k: v.encode("utf-8", "backslashreplace").decode()
+                for k, v in row.items()
+                if isinstance(v, str)
+            }
             run[row["id"]] = row | texts  # UTF-8 carries no lone surrogates
     return runs
 
 
 def sample_view(sample: Sample, records: Mapping[str, dict], clip_of: Callable, **more) -> dict:
     """Describe a sample and its records by run as the front end draws them; an unreadable video is an error in it."""
-    view = {name: getattr(sample, name) for name in SAMPLE_FIELDS} | {"kind": "sample", "error": "", "duration": 0.0}
-    view |= more | {"options": [[x, text, x == sample.answer] for x, text in zip(sample.letters, sample.options)]}
-    view["runs"] = [{"name": name} | {key: r.get(key) for key in REPLY_FIELDS} for name, r in records.items()]
+    view = {name: getattr(sample, name) for name in SAMPLE_FIELDS} | {
+        "kind": "sample",
+        "error": "",
+        "duration": 0.0,
+    }
+    view |= more | {
+        "options": [
+            [x, text, x == sample.answer] for x, text in zip(sample.letters, sample.options)
+        ]
+    }
+    view["runs"] = [
+        {"name": name} | {key: r.get(key) for key in REPLY_FIELDS} for name, r in records.items()
+    ]
     order = next((r["order"] for r in records.values() if r.get("order")), "forward")
     try:
-        with warnings.catch_warnings(action="ignore"):  # what a clip lacks is shown beside its frames
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # what a clip lacks is shown beside its frames
             clip = clip_of(sample.video, order=order)
-        view |= {"duration": clip.duration, "notice": getattr(clip, "note", ""), "frames": jpegs(clip.frames)}
+        view |= {
+            "duration": clip.duration,
+            "notice": getattr(clip, "note", ""),
+            "frames": jpegs(clip.frames),
+        }
         view |= {"seconds": clip.seconds.tolist(), "indices": clip.indices.tolist()}
     except (ClipError, SampleError, OSError) as error:
         view["error"] = str(error)
@@ -90,8 +118,14 @@ def sample_view(sample: Sample, records: Mapping[str, dict], clip_of: Callable, 
 
 def page(views: Sequence[Mapping], title: str) -> str:
     """Write views as one HTML file that needs nothing else; its policy forbids every script but the inspector."""
-    data = json.dumps(views, default=lambda frame: base64.b64encode(frame).decode()).replace("<", "\\u003c")
-    code = (HERE / "inspector.js").read_text("utf-8").replace("export default { render };", "openPage();")
+    data = json.dumps(views, default=lambda frame: base64.b64encode(frame).decode()).replace(
+        "<", "\\u003c"
+    )
+    code = (
+        (HERE / "inspector.js")
+        .read_text("utf-8")
+        .replace("export default { render };", "openPage();")
+    )
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     body = '<main lang="en"></main><noscript>Scripts are off: nothing is drawn.</noscript>'
     body += f'<script type="application/json" id="views">{data}</script><script type="module">{code}</script>'
@@ -104,7 +138,9 @@ class Strip(anywidget.AnyWidget):
 
     _esm, _css = HERE / "inspector.js", HERE / "inspector.css"
     view = traitlets.Dict().tag(sync=True)
-    said = traitlets.Dict().tag(sync=True)  # mark, note and message: small, so that a mark sends no frame again
+    said = traitlets.Dict().tag(
+        sync=True
+    )  # mark, note and message: small, so that a mark sends no frame again
     figure = traitlets.Any()
 
     def __repr__(self) -> str:  # the inherited one would write out every frame
@@ -126,7 +162,9 @@ class Strip(anywidget.AnyWidget):
         return plots.save(self.figure(), path)
 
 
-_OPEN: dict[str, tuple[int, list]] = {}  # by notebook cell: its execution count, the widgets made then
+_OPEN: dict[
+    str, tuple[int, list]
+] = {}  # by notebook cell: its execution count, the widgets made then
 
 
 def _keep(widget):
@@ -147,7 +185,8 @@ def _keep(widget):
 def _close(*widgets):
     for widget in widgets:
         _close(
-            *getattr(widget, "children", ()), *(getattr(widget, n) for n in ("layout", "style") if widget.has_trait(n))
+            *getattr(widget, "children", ()),
+            *(getattr(widget, n) for n in ("layout", "style") if widget.has_trait(n)),
         )
         widget.close()
         widget.unobserve_all()
@@ -155,7 +194,9 @@ def _close(*widgets):
             widget.view = {}
 
 
-def inspect_samples(samples, records=None, videos=".", findings=(), annotations="annotations.jsonl", **size):
+def inspect_samples(
+    samples, records=None, videos=".", findings=(), annotations="annotations.jsonl", **size
+):
     """Go through samples, frames, replies and marks; `records` are one run's, or {name: records} for several side by side.
 
     `videos` is the root of the video files; `size` (frames, max_pixels, multiple) is the model's, else the tiny preset's.
@@ -174,8 +215,12 @@ def read_annotations(path) -> dict[str, dict]:
     found = {}
     for where, line in read_lines(path) if Path(path).exists() else ():
         row = decode(line, where)
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "mark", "note")):
-            raise SampleError(where, "annotation", "an object with the texts id, mark and note", row)
+        if not isinstance(row, dict) or not all(
+            isinstance(row.get(key), str) for key in ("id", "mark", "note")
+        ):
+            raise SampleError(
+                where, "annotation", "an object with the texts id, mark and note", row
+            )
         found[row["id"]] = row
     return found
 
@@ -192,7 +237,14 @@ def annotate(path, name: str, **change: str) -> dict[str, dict]:
 class Inspector(ipywidgets.VBox):
     """Controls around one frame strip; `shown` are the samples that pass the filters."""
 
-    def __init__(self, samples: list[Sample], runs: dict, clip_of: Callable, findings: dict, annotations: Path):
+    def __init__(
+        self,
+        samples: list[Sample],
+        runs: dict,
+        clip_of: Callable,
+        findings: dict,
+        annotations: Path,
+    ):
         super().__init__()
         self.samples, self.runs, self.findings, self.clip_of = samples, runs, findings, clip_of
         self.annotations, self.marks = annotations, read_annotations(annotations)
@@ -200,10 +252,14 @@ class Inspector(ipywidgets.VBox):
         self.strip = Strip(figure=self.picture)
         self.strip.on_msg(self._on_message)
         self.filters = {name: self._dropdown(name) for name in FILTERS}
-        self.text = ipywidgets.Text(placeholder="text", continuous_update=False, layout={"width": "150px"})
+        self.text = ipywidgets.Text(
+            placeholder="text", continuous_update=False, layout={"width": "150px"}
+        )
         for widget in (*self.filters.values(), self.text):
             widget.observe(self._filter, "value")
-        self.format = ipywidgets.Dropdown(options=["csv", "jsonl", "html"], layout={"width": "80px"})
+        self.format = ipywidgets.Dropdown(
+            options=["csv", "jsonl", "html"], layout={"width": "80px"}
+        )
         export = ipywidgets.Button(description="Export", layout={"width": "auto"})
         export.on_click(self._export)
         bar = [*self.filters.values(), self.text, export, self.format]
@@ -211,14 +267,20 @@ class Inspector(ipywidgets.VBox):
         self._filter()
 
     def _dropdown(self, name: str) -> ipywidgets.Dropdown:
-        values = MARKS if name == "mark" else sorted(set().union(*(facts[name] for facts in self.facts.values())))
+        values = (
+            MARKS
+            if name == "mark"
+            else sorted(set().union(*(facts[name] for facts in self.facts.values())))
+        )
         options = [(f"any {name}", ""), *((value, value) for value in values)]
         return ipywidgets.Dropdown(options=options, tooltip=name, layout={"width": "130px"})
 
     def _facts(self, s: Sample) -> dict[str, set[str]]:
         """List what each filter but the mark's may choose this sample by."""
         records = self.records(s).values()
-        outcomes = {"unreadable" if r["reason"] in UNREAD else r["reason"] for r in records} or {"no reply"}
+        outcomes = {"unreadable" if r["reason"] in UNREAD else r["reason"] for r in records} or {
+            "no reply"
+        }
         if len({r["answer"] if s.kind == "choice" else r["reason"] for r in records}) > 1:
             outcomes.add("runs disagree")
         own = {name: {getattr(s, name)} - {""} for name in ("task", "way", "part")}
@@ -259,15 +321,22 @@ class Inspector(ipywidgets.VBox):
             text = "No sample passes these filters." if self.samples else "There is no sample."
             return {"kind": "empty", "text": text}
         s, place = self.shown[at], {"at": at + 1, "of": len(self.shown), "total": len(self.samples)}
-        return sample_view(s, self.records(s), self.clip_of, findings=self.findings.get(s.id, []), **place)
+        return sample_view(
+            s, self.records(s), self.clip_of, findings=self.findings.get(s.id, []), **place
+        )
 
     def _tell(self, message: str):
-        self.strip.said = (self._note(self.shown[self.at]) if self.shown else {}) | {"message": message}
+        self.strip.said = (self._note(self.shown[self.at]) if self.shown else {}) | {
+            "message": message
+        }
 
     def picture(self):
         """Draw the sample shown as a figure: its frames, and the thinking of the first run beside them."""
         s = self.shown[self.at]
-        clip, replies = self.clip_of(s.video), [r.get("reply") or "" for r in self.records(s).values()]
+        clip, replies = (
+            self.clip_of(s.video),
+            [r.get("reply") or "" for r in self.records(s).values()],
+        )
         return plots.chain(clip, s, replies[0]) if replies else plots.frame_strip(clip, s)
 
     def _on_message(self, strip, message: dict, buffers=None):
@@ -275,7 +344,11 @@ class Inspector(ipywidgets.VBox):
         if message["do"] in ("mark", "note") and self.shown:
             self._mark(**{message["do"]: str(message["text"])})
         elif message["do"] == "wrong":
-            wrong = [i for i, s in enumerate(self.shown) if self.facts[s.id]["outcome"] - {"right", "no reply"}]
+            wrong = [
+                i
+                for i, s in enumerate(self.shown)
+                if self.facts[s.id]["outcome"] - {"right", "no reply"}
+            ]
             self._go(next((i for i in wrong if i > self.at), wrong[0] if wrong else -1))
         elif message["do"] == "move":
             self._go(self.at + int(message["by"]))
@@ -308,7 +381,10 @@ class Inspector(ipywidgets.VBox):
             return write_text(path, page(views or [self._view(0)], "samples"))
         if kind not in (".csv", ".jsonl"):
             raise ValueError(f"path: expected .csv, .jsonl or .html, found {Path(path).name!r}")
-        return write_text(path, report.sheet(rows) if kind == ".csv" else "".join(json.dumps(r) + "\n" for r in rows))
+        return write_text(
+            path,
+            report.sheet(rows) if kind == ".csv" else "".join(json.dumps(r) + "\n" for r in rows),
+        )
 
     def _row(self, s: Sample) -> dict:
         row = {name: getattr(s, name) for name in (*SAMPLE_FIELDS, "options")} | self._note(s)
@@ -322,10 +398,14 @@ def show_chain(sample: Sample, reply: str, videos=".", **size) -> Strip:
     clip_of, paid = partial(read_clip, root=videos, **(TINY | size)), rewards_of(sample, reply)
     runs = runs_of({"reply": [record(sample, {"reply": reply}) | {"rewards": paid}]})
     view = sample_view(sample, {"reply": runs["reply"][sample.id]}, clip_of, alone=True, fixed=True)
-    return _keep(Strip(view=view, figure=lambda: plots.chain(clip_of(sample.video), sample, reply, paid)))
+    return _keep(
+        Strip(view=view, figure=lambda: plots.chain(clip_of(sample.video), sample, reply, paid))
+    )
 
 
-def rewards_of(sample: Sample, reply: str, preset: str = "st-r1-reverse") -> dict[str, float | None]:
+def rewards_of(
+    sample: Sample, reply: str, preset: str = "st-r1-reverse"
+) -> dict[str, float | None]:
     """Return what each reward of a preset pays for a reply."""
     names = ("task", "way", "kind", "options", "answer", "steps_forward", "steps_reverse")
     columns = {name: [getattr(sample, name)] for name in names}
@@ -339,10 +419,23 @@ def show_group(rollouts: Sequence[Mapping], prompt: str = "") -> Strip:
 
 def group_view(rollouts: Sequence[Mapping], prompt: str = "") -> dict:
     """Describe a group as the front end draws it."""
-    rows, prompt = chains.group(rollouts), prompt or next((str(r["prompt"]) for r in rollouts if "prompt" in r), "")
+    rows, prompt = (
+        chains.group(rollouts),
+        prompt or next((str(r["prompt"]) for r in rollouts if "prompt" in r), ""),
+    )
     names = list(dict.fromkeys(name for row in rows for name in row["rewards"]))
-    note = "" if len({row["total"] for row in rows}) > 1 else "; all earn the same, so the group teaches nothing"
-    return {"kind": "group", "prompt": prompt, "names": names, "rows": rows, "caption": f"{len(rows)} rollouts{note}"}
+    note = (
+        ""
+        if len({row["total"] for row in rows}) > 1
+        else "; all earn the same, so the group teaches nothing"
+    )
+    return {
+        "kind": "group",
+        "prompt": prompt,
+        "names": names,
+        "rows": rows,
+        "caption": f"{len(rows)} rollouts{note}",
+    }
 
 
 class TrainingView:
@@ -360,7 +453,9 @@ class TrainingView:
             self.draw()
 
     def __getattr__(self, name: str):
-        if name.startswith("on_"):  # the other events of a transformers TrainerCallback, which needs torch
+        if name.startswith(
+            "on_"
+        ):  # the other events of a transformers TrainerCallback, which needs torch
             return lambda *args, **kwargs: self.draw() if name == "on_train_end" else None
         return getattr(self.strip, name)
 
@@ -377,17 +472,27 @@ def read_log(folder) -> list[dict]:
     """Read the log of a run: log.json once it has ended, else its newest checkpoint's; an empty list without either."""
     if (path := Path(folder) / "log.json").exists():
         return json.loads(path.read_text("utf-8"))
-    states = [json.loads(path.read_text("utf-8")) for path in Path(folder).rglob("trainer_state.json")]
-    return max(states, key=lambda state: state["global_step"], default={"log_history": []})["log_history"]
+    states = [
+        json.loads(path.read_text("utf-8")) for path in Path(folder).rglob("trainer_state.json")
+    ]
+    return max(states, key=lambda state: state["global_step"], default={"log_history": []})[
+        "log_history"
+    ]
 
 
 def read_rollouts(folder, step: int | None = None) -> list[dict]:
     """Read one group of rollouts, the latest or the last of a step, from the completions of a run folder."""
-    files = sorted(Path(folder, "completions").glob(f"completions_{'*' if step is None else f'{step:05d}'}.parquet"))
+    files = sorted(
+        Path(folder, "completions").glob(
+            f"completions_{'*' if step is None else f'{step:05d}'}.parquet"
+        )
+    )
     if not files:
         return []
     import pandas
 
     rows = pandas.read_parquet(files[-1]).to_dict("records")
-    sizes = [len(list(same)) for _, same in groupby(rows, key=lambda row: row.get("id", row["prompt"]))]
+    sizes = [
+        len(list(same)) for _, same in groupby(rows, key=lambda row: row.get("id", row["prompt"]))
+    ]
     return rows[-min(sizes) :]  # a question may be drawn twice, one time after the other

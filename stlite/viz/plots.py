@@ -23,9 +23,26 @@ from stlite.data.sample import TASKS, WAYS, Sample, write_bytes
 from stlite.rewards.parse import parse
 from stlite.viz import alignment as chains
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
-DASHES, MARKERS, HATCHES = ("-", "--", "-.", ":"), "osD^vPX", ("", "//", "..", "xx", "\\\\", "++", "oo")
-STATE_COLOURS = {"right": "#009E73", "misplaced": "#E69F00", "missing": "#555555", "invented": "#D55E00"}
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)  # Okabe and Ito, 2008
+DASHES, MARKERS, HATCHES = (
+    ("-", "--", "-.", ":"),
+    "osD^vPX",
+    ("", "//", "..", "xx", "\\\\", "++", "oo"),
+)
+STATE_COLOURS = {
+    "right": "#009E73",
+    "misplaced": "#E69F00",
+    "missing": "#555555",
+    "invented": "#D55E00",
+}
 PANELS = {
     "reward": r"reward|rewards/.+/mean",
     "groups whose rewards are all equal": r"frac_reward_zero_std",
@@ -42,7 +59,9 @@ def png(figure: Figure, dpi: int = 120) -> bytes:
 
     image, file = Image.open(io.BytesIO(_draw(figure, "png", dpi))).convert("RGB"), io.BytesIO()
     image = image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    image.putpalette([255 if part > 252 else part for part in image.getpalette()])  # white paper, not nearly white
+    image.putpalette(
+        [255 if part > 252 else part for part in image.getpalette()]
+    )  # white paper, not nearly white
     image.save(file, "PNG", optimize=True)
     return file.getvalue()
 
@@ -52,8 +71,12 @@ def _draw(figure: Figure, kind: str, dpi: int) -> bytes:
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # dollars are what someone wrote, not mathematics
     with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "stlite"}):
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a reply may hold any script
-        figure.savefig(file, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font"
+        )  # a reply may hold any script
+        figure.savefig(
+            file, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None
+        )
     return file.getvalue()
 
 
@@ -66,7 +89,9 @@ def save(figure: Figure, path) -> Path:
 
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    figure._repr_png_ = lambda: png(figure)  # notebooks show it without pyplot and its global list of figures
+    figure._repr_png_ = lambda: png(
+        figure
+    )  # notebooks show it without pyplot and its global list of figures
     return figure
 
 
@@ -97,20 +122,31 @@ def frame_strip(clip, sample: Sample) -> Figure:
     return figure
 
 
-def chain(clip, sample: Sample, reply: str, rewards: Mapping[str, float | None] | None = None) -> Figure:
+def chain(
+    clip, sample: Sample, reply: str, rewards: Mapping[str, float | None] | None = None
+) -> Figure:
     """Draw frames on a time line, the forward path above, the way back below, and each step of the thinking matched."""
     lanes = chains.lanes(sample, {"": reply}, clip.duration)
     above, below = ([x for x in lanes if x["way"] == way] for way in WAYS)
     figure = _figure(13, 2 + 0.75 * len(lanes))
     axis = figure.subplots()
-    width = min((b - a for a, b in zip(clip.seconds, clip.seconds[1:]) if b > a), default=clip.duration)
+    width = min(
+        (b - a for a, b in zip(clip.seconds, clip.seconds[1:]) if b > a), default=clip.duration
+    )
     for frame, second in zip(clip.frames, clip.seconds):
-        axis.imshow(frame, extent=(second - 0.48 * width, second + 0.48 * width, -0.5, 0.5), aspect="auto")
-        axis.text(second, -0.55, f"{second:.1f} s", ha="center", va="top", fontsize=7, color="#555555")
+        axis.imshow(
+            frame, extent=(second - 0.48 * width, second + 0.48 * width, -0.5, 0.5), aspect="auto"
+        )
+        axis.text(
+            second, -0.55, f"{second:.1f} s", ha="center", va="top", fontsize=7, color="#555555"
+        )
     for side, rows in ((1, above), (-1, below)):
         for i, row in enumerate(rows):
             _lane(axis, side * (1.45 + 1.05 * i), row, clip.duration)
-    axis.set(ylim=(-1.3 - 1.05 * len(below), 1 + 1.05 * len(above)), xlim=(-0.17 * clip.duration, 1.05 * clip.duration))
+    axis.set(
+        ylim=(-1.3 - 1.05 * len(below), 1 + 1.05 * len(above)),
+        xlim=(-0.17 * clip.duration, 1.05 * clip.duration),
+    )
     axis.set_axis_off()
     answer = f"answer {_plain(parse(reply).answer, 60, 1) or 'none'}, gold {_plain(sample.answer, 60, 1)}"
     paid = f"   ·   rewards:   {_paid(rewards)}" if rewards else ""
@@ -126,18 +162,27 @@ def _lane(axis, y: float, lane: Mapping, duration: float):
     for i, (cell, x) in enumerate(zip(cells, places)):
         state, second = cell["state"], cell["second"]
         label = f"{chains.STATES.get(state, '')} {_plain(cell['text'], max(8, 105 // len(cells)), 2)}".strip()
-        box = {"boxstyle": "round,pad=0.3", "fc": "white", "ec": STATE_COLOURS.get(state, COLOURS[0]), "lw": 1.6}
+        box = {
+            "boxstyle": "round,pad=0.3",
+            "fc": "white",
+            "ec": STATE_COLOURS.get(state, COLOURS[0]),
+            "lw": 1.6,
+        }
         box["ls"] = ":" if state == "missing" else "-"
         axis.text(x, y, label, ha="center", va="center", fontsize=8, bbox=box, zorder=3)
         if i:
             axis.plot([places[i - 1], x], [y, y], color=ink, lw=1, zorder=1)
-            axis.plot((x + places[i - 1]) / 2, y, color=ink, marker=">" if y > 0 else "<", ms=6, zorder=2)
+            axis.plot(
+                (x + places[i - 1]) / 2, y, color=ink, marker=">" if y > 0 else "<", ms=6, zorder=2
+            )
         if second is not None and not lane["thought"]:
             axis.plot([x, second], [y, 0.5 if y > 0 else -0.75], color=COLOURS[0], lw=0.8, zorder=1)
 
 
 def _paid(rewards: Mapping[str, float | None]) -> str:
-    return "   ".join(f"{name} {'–' if value is None else f'{value:.2f}'}" for name, value in rewards.items())
+    return "   ".join(
+        f"{name} {'–' if value is None else f'{value:.2f}'}" for name, value in rewards.items()
+    )
 
 
 def group(rollouts: Sequence[Mapping]) -> Figure:
@@ -155,14 +200,20 @@ def group(rollouts: Sequence[Mapping]) -> Figure:
     for y, row in enumerate(rows):
         end = "… " * (len(row["text"]) > 220) + row["text"][-220:]
         text = f"{_paid(row['rewards'])}\n{_plain(end, 130, 2)}"
-        words.text(0, y, text, va="center", fontsize=8, in_layout=False)  # a long word takes no room from the bars
+        words.text(
+            0, y, text, va="center", fontsize=8, in_layout=False
+        )  # a long word takes no room from the bars
     return figure
 
 
 def curves(log: Sequence[Mapping[str, float]]) -> Figure:
     """Draw a training log: rewards by function, share of groups without a signal, length, KL, entropy, loss, by step."""
     names = list(dict.fromkeys(key for row in log for key in row))
-    found = {title: keys for title, key in PANELS.items() if (keys := [k for k in names if re.fullmatch(key, k)])}
+    found = {
+        title: keys
+        for title, key in PANELS.items()
+        if (keys := [k for k in names if re.fullmatch(key, k)])
+    }
     rows = math.ceil(len(found) / 3)
     figure = _figure(11, 2.4 * max(1, rows))
     if not found:
@@ -203,7 +254,9 @@ def _percent(values) -> list[list[float]]:
     return [[100 * row[k] for row in rows] for k in range(3)]
 
 
-def bars(variants: Mapping[str, Mapping], chance: float | None = None, label: str = "accuracy (%)") -> Figure:
+def bars(
+    variants: Mapping[str, Mapping], chance: float | None = None, label: str = "accuracy (%)"
+) -> Figure:
     """Draw bars by label and variant; a value is a mean or (mean, low, high), each 0 to 1; chance is a dotted line."""
     labels = list(dict.fromkeys(key for row in variants.values() for key in row))
     figure = _figure(max(6, 1.1 * len(labels) + 2), 3.2)
@@ -217,7 +270,10 @@ def bars(variants: Mapping[str, Mapping], chance: float | None = None, label: st
     if chance is not None:
         axis.axhline(100 * chance, color="black", ls=":", label="chance")
     axis.axhline(0, color="black", lw=0.8)
-    axis.set_xticks(range(len(labels)), [_plain(" ".join(k) if isinstance(k, tuple) else k, 14, 3) for k in labels])
+    axis.set_xticks(
+        range(len(labels)),
+        [_plain(" ".join(k) if isinstance(k, tuple) else k, 14, 3) for k in labels],
+    )
     axis.set_ylabel(label)
     figure.legend(loc="outside right upper", fontsize=8)
     return figure

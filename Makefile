@@ -35,7 +35,7 @@ soak: .venv/ready ## the long versions of the tests that kill runs, and a search
 ablation: .venv/ready ## the paper's experiment in miniature; resumes
 	$(RUN) benchmarks/ablation.py final
 	$(RUN) benchmarks/ablation.py follow
-	$(RUN) benchmarks/forced.py --adapters work/ablation
+	$(RUN) benchmarks/prefix_intervention.py --adapters work/ablation
 	$(RUN) benchmarks/ablation.py report
 
 bench: .venv/ready ## every measurement, written to benchmarks/RESULTS.md

@@ -272,7 +272,7 @@ def choices(records: list[dict]) -> list[dict]:
 
 def mean(records: list[dict]) -> tuple[float, float, float]:
     """Return the mean over the choice tasks with its interval (0 to 1)."""
-    row = report.table(choices(records))[-1]
+    row = report.accuracy_table(choices(records))[-1]
     return row["accuracy"], row["low"], row["high"]
 
 
@@ -300,7 +300,7 @@ def beside_paper(runs: dict) -> list[dict]:
         if arm in runs:
             found = {
                 f"{task} {way}": value[0]
-                for (task, way), value in report.cells(choices(runs[arm])).items()
+                for (task, way), value in report.accuracy_by_task(choices(runs[arm])).items()
             }
             rows.append({"recipe": arm, "of": "here"} | found | {"mean": mean(runs[arm])[0]})
             rows.append(
@@ -320,21 +320,23 @@ def tables(runs: dict, which: str) -> dict:
     if not runs:
         return {}
     made = {
-        "Recipes": report.beside(runs),
+        "Recipes": report.compare_to_baseline(runs),
         "Seeds": seeds(runs, which),
         "Beside the paper": beside_paper(runs),
     }
-    by_task = {arm: report.cells(choices(rows)) for arm, rows in runs.items()}
+    by_task = {arm: report.accuracy_by_task(choices(rows)) for arm, rows in runs.items()}
     made["By task and way"] = [
         {"recipe": arm} | {f"{task} {way}": value[0] for (task, way), value in cells.items()}
         for arm, cells in by_task.items()
     ]
     for a, b in COMPARED:
         if a in runs and b in runs:
-            made[f"{b} minus {a}"] = report.differences([*zip(choices(runs[a]), choices(runs[b]))])
+            made[f"{b} minus {a}"] = report.paired_differences(
+                [*zip(choices(runs[a]), choices(runs[b]))]
+            )
     unseen = {arm: parts(choices(runs[arm]), "part1", "part2") for arm in UNSEEN if arm in runs}
     if len(unseen) > 1:
-        made["Trained without parts 1 and 2, asked about them"] = report.beside(unseen)
+        made["Trained without parts 1 and 2, asked about them"] = report.compare_to_baseline(unseen)
     every = {
         arm: chain(*map(kept, sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz")))) for arm in runs
     }
@@ -342,13 +344,15 @@ def tables(runs: dict, which: str) -> dict:
         {"recipe": arm} | row for arm, rows in every.items() for row in report.thinking(rows)
     ]
     made["Forward minus reverse"] = [
-        {"recipe": arm} | row for arm, rows in runs.items() for row in report.gap(rows)
+        {"recipe": arm} | row
+        for arm, rows in runs.items()
+        for row in report.forward_reverse_gap(rows)
     ]
     for order in ("blank", "shuffled"):
         found = {arm: rows for arm in runs if (rows := pooled(which, arm, order))}
         made[f"Frames {order} (seed 0)"] = [shown(which, arm, rows) for arm, rows in found.items()]
         for arm, rows in found.items() if order == "shuffled" else ():
-            made[f"{arm}: in order minus shuffled"] = report.differences(
+            made[f"{arm}: in order minus shuffled"] = report.paired_differences(
                 [*zip(rows, choices(seeing(which, arm)))]
             )[-1:]
     made["Routes"] = [
@@ -376,14 +380,20 @@ def seeing(which: str, arm: str) -> list[dict]:
 
 def pictures(runs: dict, which: str) -> dict:
     """Draw the paper's Figure 1 anew: radar, ladder with bands, gap, unseen parts, what was shown, reward curves."""
-    cells = {arm: report.cells(choices(rows)) for arm, rows in runs.items()}
+    cells = {arm: report.accuracy_by_task(choices(rows)) for arm, rows in runs.items()}
     main = [arm for arm in PAPER_NAMES if arm in runs]
     made = {"radar": plots.radar({arm: cells[arm] for arm in main})}
     made["recipes"] = plots.bars(
         {"mean of choices": {arm: mean(rows) for arm, rows in runs.items()}}, chance=0.25
     )
     made["gap"] = plots.gap(
-        {a: {r["task"]: (r["gap"], r["low"], r["high"]) for r in report.gap(runs[a])} for a in main}
+        {
+            a: {
+                r["task"]: (r["gap"], r["low"], r["high"])
+                for r in report.forward_reverse_gap(runs[a])
+            }
+            for a in main
+        }
     )
     made["ladder"] = plots.ladder(
         {"ST-R1": {rows: mean(runs[arm]) for arm, rows in LADDER.items() if arm in runs}}

@@ -35,7 +35,7 @@ def shown(page, text: str):
 
 
 def measure(lab: Lab) -> dict[str, float]:
-    page = lab.open("many", SETUP, MANY, "inspect_samples(many, rows, 'videos')")
+    page = lab.open("many", SETUP, MANY, "inspect(many, rows, 'videos')")
     run(page, 0)
     run(page, 1)
     first = timed(lambda: (run(page, 2), shown(page, "1 of 1000")))

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from stlite.data.checks import examine
+from stlite.data.checks import check
 from stlite.data.egost import build, read_rows, write_rows
 
 TURNS = ("turn left", "turn right", "go straight")
@@ -57,7 +57,7 @@ def measure(count: int) -> dict:
         before, size, start = peak(), path.stat().st_size, clocks()
         samples = read_rows(path)
         read = clocks()
-        findings = examine(samples)
+        findings = check(samples)
         end = clocks()
     times = {
         "read_s": read[1] - start[1],

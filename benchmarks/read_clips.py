@@ -69,9 +69,11 @@ def decord(path, count, pixels):
 
 def release(path, count, pixels):
     """Decode two frames a second as qwen-vl-utils does, keep as many as asked."""
-    at = lambda length, fps: (
-        np.linspace(0, length - 1, max(4, round(length / fps * 2))).round().astype(int)
-    )  # noqa: E731
+
+    def at(length, fps):
+        places = np.linspace(0, length - 1, max(4, round(length / fps * 2)))
+        return places.round().astype(int)
+
     frames, seconds = _decord(path, at, pixels)
     keep = np.linspace(0, len(frames) - 1, count).round().astype(int)
     return [frames[i] for i in keep], seconds[keep]

@@ -37,7 +37,7 @@ def videos(count: int, out: str) -> float:
 
 
 def rows(count: int, out: str) -> float:
-    """Read and examine training rows, the shipped ones again and again under other videos (s)."""
+    """Read and check training rows, the shipped ones again and again under other videos (s)."""
     from stlite.data import checks as doctor
     from stlite.data import egost
 
@@ -47,7 +47,7 @@ def rows(count: int, out: str) -> float:
         for i in range(count):
             file.write(lines[i % len(lines)].replace(".mp4", f"-{i // len(lines)}.mp4") + "\n")
     began = time.perf_counter()
-    doctor.examine(egost.read_rows(path))
+    doctor.check(egost.read_rows(path))
     return time.perf_counter() - began
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stlite.data import egost, prompts
 from stlite.data.sample import Sample
-from stlite.rewards.choice import compare, score
+from stlite.rewards.choice import compare_routes, score
 from stlite.rewards.parse import parse
 from stlite.rewards.rewards import PRESETS
 
@@ -79,7 +79,7 @@ def measure() -> dict:
     return {
         "awkward choice replies / s": rate(score, [choice(row) for row in lines("replies.jsonl")]),
         "taught chains of choices / s": rate(score, taught),
-        "routes / s": rate(compare, routes),
+        "routes / s": rate(compare_routes, routes),
         "replies through four rewards / s": rate(reward, taught),
         "seconds for 1 MB": {
             unit: seconds(unit * (2**20 // len(unit.encode()))) for unit in HOSTILE

@@ -75,7 +75,7 @@ def test_no_walk_of_the_experiments_is_one_that_something_was_trained_or_tuned_o
 def test_every_number_of_the_results_page_stands_in_the_tables():
     lines = {
         line.strip()
-        for name in ("ablation.md", "forced.md")
+        for name in ("ablation.md", "prefix_intervention.md")
         for line in (FOLDER / name).read_text().splitlines()
     }
     rows = [

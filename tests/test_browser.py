@@ -183,7 +183,7 @@ def lab(tmp_path_factory):
 
 SETUP = """
 from stlite.data.sample import Sample
-from stlite.viz.inspector import inspect_samples, show_chain, show_group
+from stlite.viz.inspector import inspect, show_chain, show_group
 OPTIONS = ("turn around turn left", "turn around turn right")
 samples = [
     Sample(f"s{i}", "ab"[i % 2] + ".mp4", "direction" if i < 5 else "action", "reverse", f"Which way back? {i}", "A", OPTIONS,
@@ -255,12 +255,12 @@ def hostile(payload: str, i: int) -> Sample:
 
 HOSTILE = """
 from stlite.data.sample import read_jsonl
-from stlite.viz.inspector import inspect_samples
+from stlite.viz.inspector import inspect
 samples = list(read_jsonl("hostile.jsonl"))
 say = lambda s: f"<think>Let's start by thinking forward: {s.question}, turn right</think> {s.question} <answer>{s.question}</answer>"
 rows = [{"id": s.id, "reply": say(s), "answer": s.question, "reason": "wrong", "value": 0.0, "explanation": s.question} for s in samples]
 findings = [{"code": s.question, "ids": [s.id]} for s in samples]
-view = inspect_samples(samples, {samples[0].question: rows}, "videos", findings, "hostile-marks.jsonl")
+view = inspect(samples, {samples[0].question: rows}, "videos", findings, "hostile-marks.jsonl")
 view
 """
 
@@ -323,7 +323,7 @@ def wait_for(path):
 
 
 def test_running_a_cell_again_and_again_leaves_one_widget_and_no_memory(lab):
-    show = "inspect_samples(samples, runs, 'videos')"
+    show = "inspect(samples, runs, 'videos')"
     look = """
 import gc, json, resource
 from pathlib import Path
@@ -369,7 +369,7 @@ def test_chains_groups_and_training_are_drawn_and_empty_and_broken_states_say_so
     group = "show_group([{'reply': 'go left', 'accuracy': 1.0}, {'reply': 'go right', 'accuracy': 0.0}])"
     broken = "from dataclasses import replace\ninspect_samples([replace(samples[0], video='none.mp4')], None, 'videos')"
     page = lab.open(
-        "views", SETUP, chain, group, VIEWS, TRAIN, broken, "inspect_samples([])", scheme="dark"
+        "views", SETUP, chain, group, VIEWS, TRAIN, broken, "inspect([])", scheme="dark"
     )
     roots = page.locator(".st-root")
     for cell in range(3):
@@ -401,7 +401,7 @@ def test_chains_groups_and_training_are_drawn_and_empty_and_broken_states_say_so
 
 
 def test_a_sample_costs_less_than_300_kb_and_never_a_file(lab):
-    page = lab.open("bytes", SETUP, "inspect_samples(samples, runs, 'videos')")
+    page = lab.open("bytes", SETUP, "inspect(samples, runs, 'videos')")
     sizes = []
     page.on(
         "websocket", lambda socket: socket.on("framereceived", lambda data: sizes.append(len(data)))

@@ -33,9 +33,9 @@ def sample(**more) -> Sample:
 
 def states(said: str, annotated: str) -> str:
     """Match paths of one-letter steps: + invented, - missing, ~ misplaced."""
-    signs = {"right": "", "misplaced": "~", "missing": "-", "invented": "+"}
+    signs = {"right": "", "misplaced": "~", "missing": "-", "extra": "+"}
     return " ".join(
-        signs[state] + text for state, text, _ in chains.match(list(said), list(annotated))
+        signs[state] + text for state, text, _ in chains.align_steps(list(said), list(annotated))
     )
 
 
@@ -62,7 +62,7 @@ def test_every_step_said_and_every_step_annotated_appears_exactly_once():
         said, annotated = (
             ["wxyz"[rng.randrange(4)] for _ in range(rng.randrange(7))] for _ in range(2)
         )
-        cells = chains.match(said, annotated)
+        cells = chains.align_steps(said, annotated)
         assert [text for state, text, _ in cells if state != "missing"] == said
         assert sorted(j for *_, j in cells if j is not None) == list(range(len(annotated)))
         assert all(text == annotated[j] for state, text, j in cells if j is not None)
@@ -80,7 +80,9 @@ def longest(a, b) -> int:
 
 
 def test_steps_are_compared_by_meaning_as_the_rewards_do():
-    assert [cell[0] for cell in chains.match(["Take a right turn."], ["turn right"])] == ["right"]
+    assert [cell[0] for cell in chains.align_steps(["Take a right turn."], ["turn right"])] == [
+        "right"
+    ]
 
 
 def test_the_way_back_passes_the_same_moments_the_other_way_round():
@@ -107,7 +109,7 @@ def test_lanes_hold_both_paths_and_the_path_each_reply_thinks_of():
     s = sample()
     said = prompts.reply(prompts.trace(s), "A")
     paths, thought = (lambda rows: (rows[:2], rows[2:]))(
-        chains.lanes(s, {"tuned": said, "mute": "A"}, 5.0)
+        chains.tracks(s, {"tuned": said, "mute": "A"}, 5.0)
     )
     assert [(x["name"], x["thought"]) for x in paths] == [
         ("forward path", False),
@@ -122,7 +124,7 @@ def test_lanes_hold_both_paths_and_the_path_each_reply_thinks_of():
 
 def test_a_chain_of_thousands_of_steps_is_cut_and_says_so():
     said = prompts.reply("Let's start by thinking forward: " + ", ".join(["turn left"] * 3000), "A")
-    cells = chains.lanes(sample(), {"": said}, 5.0)[-1]["cells"]
+    cells = chains.tracks(sample(), {"": said}, 5.0)[-1]["cells"]
     assert len(cells) == chains.LONGEST + 1
     assert cells[-1]["text"].startswith("… and ")
 
@@ -141,13 +143,13 @@ def test_a_row_of_completions_and_a_rollout_of_our_own_say_the_same():
         "rewards": {"accuracy_reward": 1.0, "format_reward": 0.5},
         "advantage": 2.0,
     }
-    (a,), (b,) = chains.group([row]), chains.group([ours])
+    (a,), (b,) = chains.group_tokens([row]), chains.group_tokens([ours])
     assert a == b
     assert (a["total"], a["advantage"]) == (1.5, 2.0)
 
 
 def test_a_reward_without_annotation_counts_nothing_and_equal_rewards_teach_nothing():
-    rows = chains.group(
+    rows = chains.group_tokens(
         [
             {"reply": "a", "accuracy": 1.0, "route": math.nan},
             {"reply": "b", "accuracy": 1.0, "route": None},

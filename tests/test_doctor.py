@@ -10,7 +10,7 @@ import pytest
 
 from sample_data import walks
 from stlite.data import egost, prompts
-from stlite.data.checks import RULES, examine, repair, shuffled, table
+from stlite.data.checks import RULES, check, fix, format_table, shuffled
 from stlite.data.sample import Sample, replace
 from stlite.eval.shortcuts import shortcuts
 
@@ -61,7 +61,7 @@ def walk(**changes) -> list[Sample]:
 
 def found(samples, **settings) -> dict[str, dict]:
     """Findings by their code."""
-    return {finding["code"]: finding for finding in examine(samples, **settings)}
+    return {finding["code"]: finding for finding in check(samples, **settings)}
 
 
 def lines(finding, samples) -> list[int]:
@@ -111,7 +111,7 @@ def test_the_counts_are_those_of_the_raw_text(tmp_path):
 @needs_real
 def test_repair_mends_the_real_rows_and_reports_each_change(tmp_path):
     samples = egost.read_rows(REAL, videos=tmp_path)
-    mended, changes = repair(samples)
+    mended, changes = fix(samples)
     left = found(mended)
     assert (
         not {"stem-of-another-task", "trace-of-another-task", "trace-of-another-letter"}
@@ -133,8 +133,8 @@ def test_repair_mends_the_real_rows_and_reports_each_change(tmp_path):
         fields = {c["field"] for c in changes if c["id"] == old.id}
         assert {f for f in Sample.__slots__ if getattr(old, f) != getattr(new, f)} == fields
         assert new.trace.endswith(f"the correct answer is {new.answer}")
-    assert repair(samples)[0] == mended
-    assert not [c for c in repair(mended)[1] if c["code"] != "letter-imbalance"]
+    assert fix(samples)[0] == mended
+    assert not [c for c in fix(mended)[1] if c["code"] != "letter-imbalance"]
 
 
 @needs_real
@@ -188,12 +188,12 @@ DEFECTS = {
 @pytest.mark.parametrize("code", DEFECTS)
 def test_a_defect_is_found_where_it_was_put_and_nowhere_else(code):
     samples = [sound(i) for i in range(8)]
-    assert examine(samples) == []
+    assert check(samples) == []
     hurt = [*samples[:5], DEFECTS[code](samples[5]), *samples[6:]]
     finding = found(hurt)[code]
     assert (finding["ids"], finding["count"], finding["of"]) == (["w5"], 1, 8)
-    assert finding["severity"] in ("error", "warning", "note") and "\n" not in finding["remedy"]
-    mended, changes = repair(hurt)
+    assert finding["severity"] in ("error", "warning", "note") and "\n" not in finding["fix"]
+    mended, changes = fix(hurt)
     if code in ("stem-of-another-task", "opening-twice", "trace-of-another-task"):
         assert code not in found(mended) and [(c["id"], c["code"]) for c in changes] == [
             ("w5", code)
@@ -266,7 +266,7 @@ def test_a_letter_that_is_too_common_is_found_and_shuffled_away():
         finding["count"] == sum(s.answer == "A" for s in samples)
         and finding["severity"] == "warning"
     )
-    mended, changes = repair(samples)
+    mended, changes = fix(samples)
     assert "letter-imbalance" not in found(mended) and {c["code"] for c in changes} == {
         "letter-imbalance"
     }
@@ -278,7 +278,7 @@ def test_sound_data_has_nothing_but_notes_and_no_shortcut():
         egost.read_benchmark(DATA / "benchmark"),
         egost.read_rows(DATA / "train" / "total_test_mcq_630.jsonl"),
     ):
-        assert {f["severity"] for f in examine(samples)} <= {"note"} and repair(samples) == (
+        assert {f["severity"] for f in check(samples)} <= {"note"} and fix(samples) == (
             samples,
             [],
         )
@@ -347,9 +347,9 @@ def test_no_choices_no_shortcuts():
     route = Sample("r", "a.mp4", "route", "forward", "How?", "So.")
     assert (
         shortcuts([route]) == []
-        and examine([route]) == []
-        and examine([]) == []
-        and table([]) == ""
+        and check([route]) == []
+        and check([]) == []
+        and format_table([]) == ""
     )
 
 
@@ -366,5 +366,5 @@ def test_questions_with_one_option_do_not_stop_the_classifier():
 
 
 def test_a_table_shows_no_control_characters():
-    text = table([{"id": "a\x1b[31m\nb", "ids": [1], "accuracy": 0.5, "low": None}])
+    text = format_table([{"id": "a\x1b[31m\nb", "ids": [1], "accuracy": 0.5, "low": None}])
     assert text == "id        accuracy  low\na?[31m?b  0.500     –"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stlite.train.memory import SHAPES, fits, plan, shape, weights
+from stlite.train.memory import SHAPES, fitting_settings, plan, shape, weights
 
 PUBLISHED = {  # billions of weights, as the model pages on the hub count them
     "qwen2-vl-2b": 2.21, "qwen2-vl-7b": 8.29, "qwen2.5-vl-3b": 3.75, "qwen2.5-vl-7b": 8.29,
@@ -67,10 +67,12 @@ def test_every_setting_asks_for_more():
 
 
 def test_what_fits_a_card_fits_a_larger_one():
-    assert fits(1) == []
+    assert fitting_settings(1) == []
     for small, large in ((8, 12), (12, 16), (16, 24)):
-        assert {row["preset"] for row in fits(small)} <= {row["preset"] for row in fits(large)}
-        assert all(row["total"] + 1 <= small for row in fits(small))
+        assert {row["preset"] for row in fitting_settings(small)} <= {
+            row["preset"] for row in fitting_settings(large)
+        }
+        assert all(row["total"] + 1 <= small for row in fitting_settings(small))
 
 
 def test_an_unknown_preset_is_named():

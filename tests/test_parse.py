@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stlite.data.sample import LETTERS
-from stlite.rewards.choice import compare, letter, score_choice
+from stlite.rewards.choice import compare_routes, letter, score_choice
 from stlite.rewards.parse import Reply, parse, split_steps
 
 KEPT = [
@@ -159,7 +159,7 @@ def test_a_list_is_cut_into_steps_however_it_is_written(text, steps):
 
 def test_a_route_of_a_megabyte_is_compared_in_bounded_time():
     start = time.process_time()
-    compare(
+    compare_routes(
         "Turn left at the door, then right.",
         parse("<answer>" + "turn left at a door " * 900 + "</answer>").answer,
     )

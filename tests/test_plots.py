@@ -171,7 +171,7 @@ def test_the_small_png_keeps_the_colours_that_mean_something():
         io.BytesIO(plots.png(plots.chain(replace(CLIP, frames=noise), SAMPLE, reply), 80))
     )
     found = np.asarray(image.convert("RGB")).reshape(-1, 3).astype(int)
-    for colour in (plots.STATE_COLOURS["right"], plots.STATE_COLOURS["invented"], plots.COLOURS[0]):
+    for colour in (plots.STATE_COLOURS["right"], plots.STATE_COLOURS["extra"], plots.COLOURS[0]):
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(found - wanted).max(axis=1) <= 8).sum() > 50, colour
 

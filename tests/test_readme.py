@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from stlite.train import sft as train
-from stlite.train.memory import batches, plan
+from stlite.train.memory import largest_batches, plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -64,7 +64,7 @@ def test_the_demo_table_is_what_notebook_06_shows():
 
 def test_the_memory_table_is_what_the_plan_predicts():
     shown = re.findall(r"^\| (qwen\S+) \| (.+) \|$", README, re.M)
-    for (name, cells), row in zip(shown, batches((8, 4, 2, 1)), strict=True):
+    for (name, cells), row in zip(shown, largest_batches((8, 4, 2, 1)), strict=True):
         least, *largest = cells.split(" | ")
         assert [name, *largest] == [str(value or "–") for value in row.values()]
         assert least == f"{plan(name, batch=1)['total']:.1f}"

@@ -53,16 +53,16 @@ def drawn(groups: int, rate: float = 0.7, seed: int = 0, spread: float = 0.8) ->
 
 
 def mean(records) -> dict:
-    return report.table(records)[-1]
+    return report.accuracy_table(records)[-1]
 
 
 def test_a_cell_of_8_in_10():
-    rows = report.table([record(i, "action", "forward", i < 8) for i in range(10)])
-    assert rows[0]["accuracy"] == 0.8 and rows[0]["n"] == rows[0]["recordings"] == 10
+    rows = report.accuracy_table([record(i, "action", "forward", i < 8) for i in range(10)])
+    assert rows[0]["accuracy"] == 0.8 and rows[0]["n"] == rows[0]["groups"] == 10
     assert (rows[0]["wilson_low"], rows[0]["wilson_high"]) == pytest.approx(
         (0.4902, 0.9433), abs=1e-4
     )
-    assert rows[0]["chance"] == 0.25 and rows[0]["adjusted"] == pytest.approx(0.55 / 0.75)
+    assert rows[0]["chance"] == 0.25 and rows[0]["chance_adjusted"] == pytest.approx(0.55 / 0.75)
 
 
 def test_the_mean_weighs_cells_alike_and_leaves_routes_out():
@@ -70,7 +70,7 @@ def test_the_mean_weighs_cells_alike_and_leaves_routes_out():
     rows += [record(i, "action", "reverse", 0) for i in range(10)]
     route = {"kind": "route", "options": [], "route": {"direction": 0.5, "tau": None}}
     rows += [record(i, "route", "forward", 0.9, **route) for i in range(5)]
-    made = report.table(rows)
+    made = report.accuracy_table(rows)
     assert (
         made[-1]["task"] == intervals.MEAN and made[-1]["accuracy"] == 0.5 and made[-1]["n"] == 40
     )
@@ -90,10 +90,10 @@ def test_failures_stay_in_the_denominator():
         "unreadable",
         "right",
     ]
-    row = report.table(
+    row = report.accuracy_table(
         [record(i, "action", "forward", r == "right", reason=r) for i, r in enumerate(reasons)]
     )[0]
-    assert (row["accuracy"], row["unread"], row["truncated"], row["failed"]) == (
+    assert (row["accuracy"], row["unparsed"], row["truncated"], row["failed"]) == (
         0.25,
         0.375,
         0.125,
@@ -106,8 +106,12 @@ def test_asking_a_recording_the_same_five_times_adds_no_knowledge():
     five = [r | {"id": f"{r['id']}#{i}"} for r in once for i in range(5)]
     a, b = mean(once), mean(five)
     assert (a["low"], a["high"]) == pytest.approx((b["low"], b["high"]), abs=1e-9)
-    width = report.table(five)[0]["wilson_high"] - report.table(five)[0]["wilson_low"]
-    assert width < 0.6 * (report.table(five)[0]["high"] - report.table(five)[0]["low"])
+    width = (
+        report.accuracy_table(five)[0]["wilson_high"] - report.accuracy_table(five)[0]["wilson_low"]
+    )
+    assert width < 0.6 * (
+        report.accuracy_table(five)[0]["high"] - report.accuracy_table(five)[0]["low"]
+    )
 
 
 def test_with_one_question_each_the_interval_is_the_textbook_one():
@@ -116,7 +120,7 @@ def test_with_one_question_each_the_interval_is_the_textbook_one():
     assert (mean(rows)["low"], mean(rows)["high"]) == pytest.approx(
         (0.7 - half, 0.7 + half), abs=0.003
     )
-    assert mean(rows)["detectable"] == pytest.approx(2.8 * 2**0.5 * half / 1.96, rel=0.01)
+    assert mean(rows)["min_detectable"] == pytest.approx(2.8 * 2**0.5 * half / 1.96, rel=0.01)
 
 
 @pytest.mark.parametrize("groups", [60, 200])
@@ -130,30 +134,34 @@ def test_intervals_cover_the_truth(groups):
 
 
 def test_agreement_of_all_is_no_certainty():
-    row = report.table([record(i, "action", "forward", 1) for i in range(20)])[0]
+    row = report.accuracy_table([record(i, "action", "forward", 1) for i in range(20)])[0]
     assert row["low"] == pytest.approx(row["wilson_low"]) and row["high"] == 1
-    one = report.table([record(0, "action", "forward", 1, str(i)) for i in range(20)])[0]
-    assert (one["low"], one["high"], one["recordings"]) == (0, 1, 1)
+    one = report.accuracy_table([record(0, "action", "forward", 1, str(i)) for i in range(20)])[0]
+    assert (one["low"], one["high"], one["groups"]) == (0, 1, 1)
 
 
 def test_a_report_of_nothing_says_so():
     with pytest.raises(ValueError, match="at least one record"):
-        report.table([])
+        report.accuracy_table([])
     with pytest.raises(ValueError, match="one question under the id '0/direction/forward'"):
-        report.compare(drawn(2), [r | {"options": ["w", "x"]} for r in drawn(2)])
+        report.compare_runs(drawn(2), [r | {"options": ["w", "x"]} for r in drawn(2)])
     with pytest.raises(ValueError, match="some id in both"):
-        report.compare(drawn(2), [r | {"id": r["id"] + "x"} for r in drawn(2)])
+        report.compare_runs(drawn(2), [r | {"id": r["id"] + "x"} for r in drawn(2)])
 
 
 def test_the_gap_is_paired_inside_recordings():
     easy = [record(g, "action", w, g % 2) for g in range(60) for w in WAYS]
-    assert report.gap(easy)[0]["high"] < 0.07 < report.table(easy)[0]["high"] - 0.5
+    assert (
+        report.forward_reverse_gap(easy)[0]["high"]
+        < 0.07
+        < report.accuracy_table(easy)[0]["high"] - 0.5
+    )
     loose = [r | {"group": r["id"]} for r in easy]
-    assert report.gap(loose)[0]["high"] > 0.15
+    assert report.forward_reverse_gap(loose)[0]["high"] > 0.15
     three = [
         record(g, t, w, w == "forward" or g % 4 > 0) for g in range(40) for t in TASKS for w in WAYS
     ]
-    rows = report.gap(three)
+    rows = report.forward_reverse_gap(three)
     assert [r["gap"] for r in rows] == pytest.approx([0.25] * 4) and rows[-1]["low"] > 0.1
 
 
@@ -170,7 +178,7 @@ def test_comparing_is_paired_exact_and_the_same_from_both_sides():
         r if r["value"] or better.random() < 0.6 else record(r["group"], r["task"], r["way"], 1)
         for r in a
     ]
-    forth, back = report.compare(a, b), report.compare(b, a)
+    forth, back = report.compare_runs(a, b), report.compare_runs(b, a)
     for x, y in zip(forth["tables"]["Difference"], back["tables"]["Difference"]):
         assert (
             x["difference"] == pytest.approx(-y["difference"])
@@ -190,7 +198,7 @@ def test_comparing_is_paired_exact_and_the_same_from_both_sides():
 
 def test_a_run_compared_with_itself_differs_in_nothing():
     rows = drawn(40)
-    made = report.compare(rows, rows[6:])
+    made = report.compare_runs(rows, rows[6:])
     assert (
         "234 questions in both, 6 only in a, 0 only in b" in made["notes"][0]
         and not made["tables"]["Flips"]
@@ -264,7 +272,9 @@ HOSTILE += ["&lt;script&gt;", "{{7*7}}", "@SUM"]
 def hostile() -> dict:
     a = [record(i, "action", "forward", 0, answer=h, reason=h) for i, h in enumerate(HOSTILE)]
     b = [r | {"value": 1.0, "id": r["id"]} for r in a]
-    made = report.together(report.summary(a, HOSTILE[0]), report.compare(a, b, HOSTILE[:2]))
+    made = report.merge_reports(
+        report.summary(a, HOSTILE[0]), report.compare_runs(a, b, HOSTILE[:2])
+    )
     assert len(next(rows for name, rows in made["tables"].items() if "Flips" in name)) == len(
         HOSTILE
     )

@@ -168,16 +168,16 @@ def test_a_generation_is_never_cut_in_two(stopped):
                                   "trainer_state.json", "processor_config.json"])  # fmt: skip
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_half_written_checkpoint_is_passed_over(stopped, tmp_path, part, damage):
-    from stlite.train.checkpoints import last
+    from stlite.train.checkpoints import last_checkpoint
 
     shutil.copytree(stopped / "checkpoints", tmp_path / "checkpoints")
-    assert last(tmp_path).endswith("checkpoint-4")
+    assert last_checkpoint(tmp_path).endswith("checkpoint-4")
     torn = tmp_path / "checkpoints" / "checkpoint-4" / part
     if damage == "cut":
         os.truncate(torn, torn.stat().st_size // 2)
     else:
         torn.unlink()
-    assert last(tmp_path).endswith("checkpoint-2")
+    assert last_checkpoint(tmp_path).endswith("checkpoint-2")
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with(stopped):

@@ -15,7 +15,7 @@ from stlite.data.sample import LETTERS, Sample, SampleError
 from stlite.rewards import choice as scoring
 from stlite.rewards.choice import (
     RIGHT,
-    compare,
+    compare_routes,
     letter,
     meaning,
     ngrams,
@@ -161,7 +161,7 @@ def test_a_score_says_why(reply, value, reason):
 
 def test_swapped_and_reversed_routes_score_below_every_right_paraphrase():
     kept = {
-        k: [compare(r["reference"], x)["value"] for r in ROUTES for x in r[k]]
+        k: [compare_routes(r["reference"], x)["value"] for r in ROUTES for x in r[k]]
         for k in ("right", "swapped", "reversed")
     }
     assert len(kept["right"]) >= 60 and len(kept["swapped"]) >= 60
@@ -173,7 +173,10 @@ def test_n_grams_cannot_tell_what_the_steps_tell(row):
     """ROUGE-L prefers the swapped route to a right paraphrase; the value by steps does the opposite."""
     swapped, said = row["swapped"][0], row["right"][0]
     assert ngrams(row["reference"], swapped)["rouge_l"] > ngrams(row["reference"], said)["rouge_l"]
-    assert compare(row["reference"], swapped)["value"] < compare(row["reference"], said)["value"]
+    assert (
+        compare_routes(row["reference"], swapped)["value"]
+        < compare_routes(row["reference"], said)["value"]
+    )
 
 
 def test_n_grams_of_the_same_text_are_1_and_of_nothing_0():
@@ -221,7 +224,7 @@ def test_n_grams_of_the_same_text_are_1_and_of_nothing_0():
     ],
 )
 def test_each_column_of_a_route_is_what_it_says(reference, route, wanted):
-    found = compare(reference, route)
+    found = compare_routes(reference, route)
     assert {name: found[name] for name in wanted} == pytest.approx(wanted)
 
 
@@ -304,7 +307,7 @@ def test_a_route_without_annotation_is_refused():
 @given(st.sampled_from([r["reference"] for r in ROUTES]), st.text(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_every_column_stays_in_its_range(reference, route):
-    found = compare(reference, route)
+    found = compare_routes(reference, route)
     assert all(
         value is None or (-1 if name == "tau" else 0) <= value <= 1 for name, value in found.items()
     )

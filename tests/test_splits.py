@@ -14,12 +14,12 @@ from stlite.data.sample import Sample
 from stlite.data.splits import (
     SIZES,
     OverlapError,
-    by_recording,
+    by_group,
     check_overlap,
+    group_of,
     kfold,
     ladder,
     leave_part_out,
-    recording_of,
 )
 
 DATA = Path(__file__).parents[1] / "sample_data"
@@ -50,13 +50,13 @@ counts_ = st.lists(st.integers(1, 12), min_size=2, max_size=25)
 @given(counts_, st.floats(0.01, 0.99), st.integers(0, 9), st.booleans())
 def test_by_recording_is_a_partition_that_does_not_leak(counts, share, seed, group):
     samples = some(counts, group)
-    train, test = by_recording(samples, share, seed)
+    train, test = by_group(samples, share, seed)
     assert Counter(train + test) == Counter(samples) and train and test
     check_overlap(train, test)
-    assert len(test) >= share * len(samples) or len({recording_of(s) for s in train}) == 1
+    assert len(test) >= share * len(samples) or len({group_of(s) for s in train}) == 1
     assert len(test) < share * len(samples) + max(counts)
     random.Random(seed).shuffle(samples)
-    again = by_recording(samples, share, seed)
+    again = by_group(samples, share, seed)
     assert [set(side) for side in again] == [
         set(train),
         set(test),
@@ -102,7 +102,7 @@ def test_leave_part_out():
 def test_clips_of_one_take_are_one_recording():
     name = "AriaEverydayActivities_1.0.0_loc2_script3_seq4_rec{}_preview_rgb.mp4"
     a, b = (Sample(str(i), name.format(i), "route", "forward", "How?", "So.") for i in (1, 2))
-    assert recording_of(a) == recording_of(b)
+    assert group_of(a) == group_of(b)
     with pytest.raises(
         OverlapError, match=r"found 1: AriaEverydayActivities_1\.0\.0_loc2_script3_seq4"
     ):
@@ -124,9 +124,9 @@ def test_the_shipped_training_rows_and_benchmark_share_no_recording():
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
 def test_a_split_that_cannot_be_made_is_refused(share):
     with pytest.raises(ValueError, match="expected a share between 0 and 1 and two recordings"):
-        by_recording(some([2, 2]), share)
+        by_group(some([2, 2]), share)
     with pytest.raises(ValueError, match=r"two recordings, found 0\.2 and 1"):
-        by_recording(some([5]))
+        by_group(some([5]))
     with pytest.raises(ValueError, match="expected 2 to 2, the number of recordings, found 3"):
         kfold(some([2, 2]), 3)
-    assert splits.by_recording(some([1, 1]))
+    assert splits.by_group(some([1, 1]))

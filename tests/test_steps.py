@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stlite.data.steps import alternatives, reverse_path, reverse_step, wrong_way
+from stlite.data.steps import make_distractors, naive_reversal, reverse_path, reverse_step
 
 TURNS = ("turn left", "turn right", "go straight")
 ACTIONS = (
@@ -44,11 +44,11 @@ def test_a_step_is_undone(step, undone):
 @given(PATHS, st.sampled_from(("forward", "reverse")), st.integers())
 def test_options_are_different_and_begin_with_the_truth(path, way, seed):
     task, steps = path
-    four = alternatives(steps, task, way, random.Random(seed), STEPS[task])
+    four = make_distractors(steps, task, way, random.Random(seed), STEPS[task])
     assert four[0] == steps
     assert len(set(four)) == len(four) <= 4
 
 
 def test_the_other_way_keeps_the_turn_at_the_start_of_a_way_back():
-    assert wrong_way(("turn around", "turn left", "go straight"), "direction", "reverse") == (
+    assert naive_reversal(("turn around", "turn left", "go straight"), "direction", "reverse") == (
         "turn around", "go straight", "turn right")  # fmt: skip

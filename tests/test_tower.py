@@ -23,7 +23,7 @@ def again(model, folder):
     """Forget what the tower knows and keep features under another folder."""
     model.model.visual.forward = model.model.visual.memory.plain
     del model.model.visual.memory
-    return tower.remember(model, folder)
+    return tower.cache_vision_features(model, folder)
 
 
 def test_each_clip_is_encoded_once_and_the_logits_are_the_same(seen, tmp_path):

@@ -75,7 +75,9 @@ def test_sft_learns_and_resumes_where_it_stopped(training, videos, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train.sft(*load("tiny"), rows, stopped, callbacks=[StopAt(4)], **how)
     assert not (stopped / "adapter").exists()
-    assert checkpoints.last(stopped).endswith("checkpoint-4")  # saved by the interruption
+    assert checkpoints.last_checkpoint(stopped).endswith(
+        "checkpoint-4"
+    )  # saved by the interruption
     (stopped / "checkpoints" / "checkpoint-5").mkdir()
     (stopped / "checkpoints" / "checkpoint-5" / "trainer_state.json").write_text(
         '{"global_step": 5, "log_his'

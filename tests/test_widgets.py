@@ -51,7 +51,7 @@ def inspector(videos, tmp_path):
         "tuned": [said(s, "A") for s in rows[:4]],
     }
     findings = [{"code": "dull", "ids": ["s1", "s3"]}]
-    return widgets.inspect_samples(rows, runs, videos, findings, tmp_path / "marks.jsonl")
+    return widgets.inspect(rows, runs, videos, findings, tmp_path / "marks.jsonl")
 
 
 def shown(inspector, **filters) -> list[str]:
@@ -115,9 +115,9 @@ def test_marks_are_on_disk_at_once_and_what_others_wrote_is_kept(inspector, tmp_
     press = lambda **message: inspector._on_message(inspector.strip, message)  # noqa: E731
     path = tmp_path / "marks.jsonl"
     press(do="mark", text="wrong gold")
-    widgets.annotate(path, "other", mark="good")
+    widgets.mark(path, "other", mark="good")
     press(do="note", text='"no"\n\u2028 </script>')
-    found = widgets.read_annotations(path)
+    found = widgets.read_marks(path)
     assert {k: found["s0"][k] for k in ("mark", "note")} == {
         "mark": "wrong gold",
         "note": '"no"\n\u2028 </script>',
@@ -126,7 +126,7 @@ def test_marks_are_on_disk_at_once_and_what_others_wrote_is_kept(inspector, tmp_
     assert shown(inspector, mark="wrong gold") == ["s0"]
     press(do="mark", text="")
     press(do="note", text="")
-    assert list(widgets.read_annotations(path)) == ["other"]
+    assert list(widgets.read_marks(path)) == ["other"]
 
 
 def test_a_torn_annotation_names_its_line_and_is_not_overwritten(inspector, tmp_path):
@@ -138,12 +138,12 @@ def test_a_torn_annotation_names_its_line_and_is_not_overwritten(inspector, tmp_
     )
     assert path.read_text().endswith('"mark": 3}\n')
     with pytest.raises(SampleError, match=r"marks\.jsonl:2"):
-        widgets.inspect_samples(samples(), annotations=path)
+        widgets.inspect(samples(), annotations=path)
 
 
 def test_exports_hold_what_passes_the_filters(inspector, tmp_path):
-    widgets.annotate(tmp_path / "marks.jsonl", "s1", mark="good", note="=1+1")
-    inspector.marks = widgets.read_annotations(tmp_path / "marks.jsonl")
+    widgets.mark(tmp_path / "marks.jsonl", "s1", mark="good", note="=1+1")
+    inspector.marks = widgets.read_marks(tmp_path / "marks.jsonl")
     shown(inspector, finding="dull")
     rows = [
         json.loads(line) for line in inspector.save(tmp_path / "x.jsonl").read_text().splitlines()
@@ -168,13 +168,13 @@ def test_exports_hold_what_passes_the_filters(inspector, tmp_path):
 def test_an_unreadable_video_is_an_error_in_the_view_not_an_exception(videos, tmp_path):
     (videos / "torn.mp4").write_bytes(b"not a video")
     for name in ("none.mp4", "torn.mp4"):
-        made = widgets.inspect_samples(samples(1, name), None, videos, annotations=tmp_path / "m")
+        made = widgets.inspect(samples(1, name), None, videos, annotations=tmp_path / "m")
         assert name in made.strip.view["error"]
         assert "image/png" not in made.strip._repr_mimebundle_()[0]
 
 
 def test_no_sample_at_all_is_said(tmp_path):
-    made = widgets.inspect_samples([], annotations=tmp_path / "m")
+    made = widgets.inspect([], annotations=tmp_path / "m")
     assert made.strip.view == {"kind": "empty", "text": "There is no sample."}
     made._on_message(made.strip, {"do": "mark", "text": "good"})
     made._repr_mimebundle_()

@@ -11,7 +11,7 @@ from os import PathLike
 from stlite.data import prompts
 from stlite.data.egost import question_kind, read_trace
 from stlite.data.sample import LETTERS, Sample, safe_path
-from stlite.data.splits import recording_of
+from stlite.data.splits import group_of
 
 OPENINGS = re.compile(
     r"Please take an? egocentric view to understand the following questions?\.\s*"
@@ -50,11 +50,11 @@ def _twins(options: Sequence[str]) -> list[int]:
 
 # code: severity, remedy, and whether a sample has it
 CHECKS: dict[str, tuple[str, str, Callable[[Sample], bool]]] = {
-    "stem-of-another-task": ("error", "repair() writes the stem of the task",
+    "stem-of-another-task": ("error", "fix() writes the stem of the task",
         lambda s: question_kind(s.question) not in (None, (s.task, s.way))),
-    "opening-twice": ("warning", "repair() keeps the first of the openings",
+    "opening-twice": ("warning", "fix() keeps the first of the openings",
         lambda s: len(OPENINGS.findall(s.question)) > 1),
-    "trace-of-another-task": ("error", "repair() writes the trace again around the same path",
+    "trace-of-another-task": ("error", "fix() writes the trace again around the same path",
         lambda s: bool(t := read_trace(s.trace)) and (t[0][0] != s.task or t[1] != (s.task, s.way))),
     "trace-of-another-letter": ("error", "ask which letter was meant",
         lambda s: bool(m := VERDICT.search(s.trace)) and m[2] != s.answer),
@@ -73,7 +73,7 @@ def _question(s: Sample) -> tuple:
     return s.video, s.task, s.way, s.question, frozenset(s.options)
 
 
-def examine(
+def check(
     samples: Iterable[Sample], videos: str | PathLike | None = None, frames: int | None = None,
     held_out: Iterable[Sample] = (),
 ) -> list[dict]:  # fmt: skip
@@ -82,13 +82,13 @@ def examine(
     With `videos`, a root, every video is read; `frames` of it are asked. With `held_out`, recordings are compared.
     """
     samples = list(samples)
-    met, tested = Counter(map(_question, samples)), {recording_of(s) for s in held_out}
+    met, tested = Counter(map(_question, samples)), {group_of(s) for s in held_out}
     checks = CHECKS | {
         "duplicate-questions": ("warning", "keep one of them", lambda s: met[_question(s)] > 1),
         "held-out-overlap": (
             "error",
-            "split by splits.by_recording",
-            lambda s: bool(tested) and recording_of(s) in tested,
+            "split by splits.by_group",
+            lambda s: bool(tested) and group_of(s) in tested,
         ),
     }
     findings = [
@@ -98,9 +98,7 @@ def examine(
     letter, far = _commonest(samples)
     ids = [s.id for s in samples if far > NEAR and s.options and s.answer == letter]
     severity, of = "warning" if far > FAR else "note", sum(bool(s.options) for s in samples)
-    findings.append(
-        _finding("letter-imbalance", severity, ids, of, "repair() shuffles the options")
-    )
+    findings.append(_finding("letter-imbalance", severity, ids, of, "fix() shuffles the options"))
     findings += _give_aways([s for s in samples if len(s.options) > 1])
     if videos is not None:
         findings += _videos(samples, videos, frames)
@@ -114,7 +112,7 @@ def _finding(code: str, severity: str, ids: Sequence[str], of: int, remedy: str)
         "severity": severity,
         "count": len(ids),
         "of": of,
-        "remedy": remedy,
+        "fix": remedy,
         "ids": list(ids),
     }
 
@@ -189,7 +187,7 @@ def _videos(samples: Sequence[Sample], root: str | PathLike, frames: int | None)
     ]
 
 
-def repair(samples: Iterable[Sample], seed: int = 0) -> tuple[list[Sample], list[dict]]:
+def fix(samples: Iterable[Sample], seed: int = 0) -> tuple[list[Sample], list[dict]]:
     """Mend what needs no guess: stems, doubled openings, the wording of traces, and where a letter is too common, order.
 
     Returns the samples and the changes: id, code, field, before, after.
@@ -258,7 +256,7 @@ RULES: dict[
 }
 
 
-def table(rows: Sequence[dict], hide: Sequence[str] = ("ids",)) -> str:
+def format_table(rows: Sequence[dict], hide: Sequence[str] = ("ids",)) -> str:
     """Write rows as aligned text, for findings, shortcuts and statistics alike."""
     names = [name for name in (rows[0] if rows else {}) if name not in hide]
     grid = [names, *([_cell(row[name]) for name in names] for row in rows)]

@@ -90,7 +90,7 @@ def build(
         }
         options, answer = [], path if isinstance(path, str) else ", then ".join(path)
         if task != "route":
-            lists = steps.alternatives(
+            lists = steps.make_distractors(
                 path, task, way, rng := random.Random(f"{seed}/{name}"), (pool or {}).get(task, ())
             )
             options = list(dict.fromkeys(map(" ".join, lists)))

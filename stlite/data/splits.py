@@ -14,7 +14,7 @@ class OverlapError(ValueError):
     """A recording stands on both sides of a split."""
 
 
-def recording_of(sample: Sample) -> str:
+def group_of(sample: Sample) -> str:
     """Name the recording of a sample: its group or, without one, what its video's file name tells."""
     return sample.group or recording(sample.video)
 
@@ -23,14 +23,14 @@ def _takes(samples: Iterable[Sample], seed: int) -> list[list[Sample]]:
     """Gather the samples of each recording, in an order drawn from the seed and the names alone."""
     recordings = defaultdict(list)
     for sample in samples:
-        recordings[recording_of(sample)].append(sample)
+        recordings[group_of(sample)].append(sample)
     return [
         recordings[name]
         for name in sorted(recordings, key=lambda name: random.Random(f"{seed}/{name}").random())
     ]
 
 
-def by_recording(
+def by_group(
     samples: Iterable[Sample], share: float = 0.2, seed: int = 0
 ) -> tuple[list[Sample], list[Sample]]:
     """Split into (train, test) by recording, with at least `share` of the samples, but not all recordings, in test."""
@@ -84,7 +84,7 @@ def check_overlap(train: Iterable[Sample], test: Iterable[Sample]):
     """Raise OverlapError if a recording or, whatever the recordings are called, a video file is on both sides."""
     train, test = list(train), list(test)
     for what, name in (
-        ("recording", recording_of),
+        ("recording", group_of),
         ("video", lambda s: s.video.partition("#t=")[0]),
     ):
         if both := sorted({name(s) for s in train} & {name(s) for s in test}):

@@ -66,7 +66,7 @@ def reverse_path(steps: Sequence[str], task: str, way: str = "forward") -> Steps
     return undone[:-1] if steps and TURNED_ROUND.match(steps[0]) else undone
 
 
-def wrong_way(steps: Sequence[str], task: str, way: str) -> Steps:
+def naive_reversal(steps: Sequence[str], task: str, way: str) -> Steps:
     """List the same path as it runs the other way, the turn at the start of a way back kept in its place."""
     head = int(
         task == "direction"
@@ -95,7 +95,7 @@ def _edits(
     steps: Sequence[str], task: str, way: str, pool: Sequence[str], rng: random.Random
 ) -> list[Edit]:
     """Collect reversible edits of a list; which ones are offered does not tell the list from its edited forms."""
-    edits: list[Edit] = [lambda s: wrong_way(s, task, way)] * 2
+    edits: list[Edit] = [lambda s: naive_reversal(s, task, way)] * 2
     inside = [s for s in dict.fromkeys(steps) if not TURNED_ROUND.match(s)]
     if task != "landmark":
         edits += [_undo(), *map(_undo, range(len(steps)))]
@@ -111,7 +111,7 @@ def _edits(
     return edits
 
 
-def alternatives(
+def make_distractors(
     steps: Sequence[str], task: str, way: str, rng: random.Random, pool: Sequence[str] = ()
 ) -> tuple[Steps, ...]:
     """Make up to four lists {x, e1 x, e2 x, e1 e2 x} by two commuting reversible edits, the given list first.

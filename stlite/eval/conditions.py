@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stlite.data.sample import LETTERS, Sample
 from stlite.eval.evaluate import Generate, evaluate
-from stlite.eval.report import Records, beside, table
+from stlite.eval.report import Records, accuracy_table, compare_to_baseline
 
 CLAIMS = {
     "blank": ("blank frames", "looks at the video"),
@@ -31,7 +31,7 @@ def arrow_of_time(samples, generate: Generate, out, records: Records, **options)
         order: evaluate(samples, generate, Path(out) / order, order=order, **options)
         for order in CLAIMS
     }
-    rows = beside({"forward": base, **runs})
+    rows = compare_to_baseline({"forward": base, **runs})
     return {"title": "Arrow of time", "notes": [verdict(rows)], "tables": {"Arrow of time": rows}}
 
 
@@ -83,7 +83,7 @@ def option_rotation(samples, generate: Generate, out, records: Records, **option
         r | {"value": float(len(chosen[r["id"]]) == 1 and None not in chosen[r["id"]])}
         for r in base
     ]
-    share, low, high = (100 * table(same)[-1][k] for k in ("accuracy", "low", "high"))
+    share, low, high = (100 * accuracy_table(same)[-1][k] for k in ("accuracy", "low", "high"))
     note = f"{share:.1f} % [{low:.1f}, {high:.1f}] of the questions (mean of tasks) get one option in every rotation."
     return {"title": "Option rotation", "notes": [note], "tables": {"By letter": _by_letter(asked)}}
 
@@ -115,7 +115,7 @@ def verdict(rows: Iterable[dict]) -> str:
 def _effect(row: dict) -> str:
     change, low, high = (100 * row[k] for k in ("difference", "from", "to"))
     if low <= 0 <= high:
-        unseen = f"less than {100 * row['detectable']:.1f} is easily missed"
+        unseen = f"less than {100 * row['min_detectable']:.1f} is easily missed"
         return f"changes by {change:+.1f} points [{low:+.1f}, {high:+.1f}], which may be nothing ({unseen})"
     return (
         f"{'gains' if change > 0 else 'loses'} {abs(change):.1f} points [{low:+.1f}, {high:+.1f}]"
@@ -129,5 +129,5 @@ def _choices(samples: Iterable[Sample], records: Records) -> tuple[list[Sample],
 
 
 def _audit(title: str, runs: Mapping[str, Records], said: str) -> dict:
-    rows = beside(runs)
+    rows = compare_to_baseline(runs)
     return {"title": title, "notes": [f"{said} {_effect(rows[-1])}."], "tables": {title: rows}}

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from stlite.data import egost
 from stlite.data.sample import Sample, read_jsonl, write_text
-from stlite.data.splits import recording_of
+from stlite.data.splits import group_of
 from stlite.data.video import ORDERS
-from stlite.rewards.choice import compare, ngrams, score
+from stlite.rewards.choice import compare_routes, ngrams, score
 
 Generate = Callable[..., list[dict]]  # (samples, order=) -> {"reply", "tokens"} or {"error"} each
 PACKAGES = (
@@ -72,7 +72,7 @@ def evaluate(
         for start in range(0, len(todo), batch):
             rows = [
                 r | {"key": keys[r["id"]]}
-                for r in ask(todo[start : start + batch], generate, order, timeout)
+                for r in query(todo[start : start + batch], generate, order, timeout)
             ]
             _append(out / "records.jsonl", rows)
             done |= {r["id"]: r for r in rows}
@@ -80,7 +80,7 @@ def evaluate(
     return [done[s.id] for s in samples]
 
 
-def ask(
+def query(
     samples: list[Sample], generate: Generate, order: str = "forward", timeout: float | None = None
 ) -> list[dict]:
     """Put one batch to the model and score what comes back; one bad video does not fail its neighbours."""
@@ -95,7 +95,7 @@ def ask(
     if (
         error and len(samples) > 1
     ):  # not in the except clause, where the traceback would hold the batch in memory
-        return [row for sample in samples for row in ask([sample], generate, order, timeout)]
+        return [row for sample in samples for row in query([sample], generate, order, timeout)]
     results = [{"error": error}] if error else results
     if len(results) != len(samples):
         raise TypeError(
@@ -108,7 +108,7 @@ def ask(
 def record(sample: Sample, result: dict, order: str = "forward", seconds: float = 0.0) -> dict:
     """Score one result of `generate` into a record; an `error` in it makes the record a failure."""
     row = {name: getattr(sample, name) for name in ("id", "task", "way", "kind", "part", "video")}
-    row |= {"group": recording_of(sample), "gold": sample.answer, "options": list(sample.options)}
+    row |= {"group": group_of(sample), "gold": sample.answer, "options": list(sample.options)}
     row |= {
         "reply": result.get("reply", ""),
         "answer": "",
@@ -120,7 +120,7 @@ def record(sample: Sample, result: dict, order: str = "forward", seconds: float 
         row |= asdict(score(sample, result["reply"]))
     if row["kind"] == "route":  # without an answer, 0 for all that the annotation has
         gold, route = sample.answer, row["answer"] or sample.answer
-        parts = compare(gold, route) | ngrams(gold, route)
+        parts = compare_routes(gold, route) | ngrams(gold, route)
         row["route"] = {
             k: v if row["answer"] or v is None else 0.0 for k, v in parts.items() if k != "value"
         }

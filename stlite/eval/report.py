@@ -19,11 +19,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from stlite.data.checks import table as format_table
+from stlite.data.checks import format_table as format_table
 from stlite.data.sample import TASKS, WAYS, Sample, write_text
 from stlite.eval.evaluate import read_records
 from stlite.eval.shortcuts import shortcuts as _shortcuts
-from stlite.eval.statistics import MEAN, Records, by_cell, cells_and_mean, cluster_sums, intervals
+from stlite.eval.statistics import MEAN, Records, by_cell, cluster_sums, intervals, task_means
 from stlite.rewards.parse import parse
 
 LARGE = (
@@ -36,13 +36,13 @@ HIDDEN = re.compile(
 )
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 HEADLINE = (
-    "Mean of choices {accuracy} % [{low}, {high}] on {n} questions of {recordings} recordings, chance {chance} %. Unread "
-    "{unread} %, truncated {truncated} %, failed {failed} %, all counted as wrong. Another run of this size must differ by "
-    "{detectable} points to be told apart."
+    "Mean of choices {accuracy} % [{low}, {high}] on {n} questions of {groups} recordings, chance {chance} %. Unread "
+    "{unparsed} %, truncated {truncated} %, failed {failed} %, all counted as wrong. Another run of this size must differ by "
+    "{min_detectable} points to be told apart."
 )
 
 
-def table(records: Records) -> list[dict]:
+def accuracy_table(records: Records) -> list[dict]:
     """Return a row per task and way, then the mean over choices: accuracy with intervals, chance, what went wrong.
 
     `detectable` is the difference from another run of this size that 80 % of such runs would show (5 % level).
@@ -50,7 +50,7 @@ def table(records: Records) -> list[dict]:
     from statsmodels.stats.proportion import proportion_confint
 
     rows, chances = [], []
-    for (task, way), group, found in cells_and_mean(records):
+    for (task, way), group, found in task_means(records):
         n, reasons, wilson, chance = (
             len(group),
             Counter(r["reason"] for r in group),
@@ -73,7 +73,7 @@ def table(records: Records) -> list[dict]:
             "task": task,
             "way": way,
             "n": n,
-            "recordings": found["recordings"],
+            "groups": found["groups"],
             "accuracy": share,
         }
         row |= {"low": found["low"], "high": found["high"]} | dict(
@@ -81,23 +81,23 @@ def table(records: Records) -> list[dict]:
         )
         row |= {
             "chance": chance,
-            "adjusted": None if chance in (None, 1) else (share - chance) / (1 - chance),
+            "chance_adjusted": None if chance in (None, 1) else (share - chance) / (1 - chance),
         }
-        row |= {"unread": unread / n} | {k: reasons[k] / n for k in ("truncated", "failed")}
-        rows.append(row | {"detectable": POWER * 2**0.5 * found["se"]})
+        row |= {"unparsed": unread / n} | {k: reasons[k] / n for k in ("truncated", "failed")}
+        rows.append(row | {"min_detectable": POWER * 2**0.5 * found["se"]})
     return rows
 
 
-def cells(records: Records) -> dict[tuple[str, str], tuple[float, float, float]]:
+def accuracy_by_task(records: Records) -> dict[tuple[str, str], tuple[float, float, float]]:
     """Give each task and way its (accuracy, low, high), as the pictures take them."""
     return {
         (r["task"], r["way"]): (r["accuracy"], r["low"], r["high"])
-        for r in table(records)
+        for r in accuracy_table(records)
         if r["way"]
     }
 
 
-def gap(records: Records) -> list[dict]:
+def forward_reverse_gap(records: Records) -> list[dict]:
     """Subtract reverse from forward accuracy, for each choice task and their mean, paired inside recordings."""
     choices = choices_of(records)
     tasks = [t for t in TASKS if {(t, way) for way in WAYS} <= {*by_cell(choices)}]
@@ -163,13 +163,13 @@ def summary(
 ) -> dict:
     """Gather what a run shows as data, {"title", "notes": [text], "tables": {name: rows}}, `others` beside it."""
     tables = {
-        "Accuracy": table(records),
-        "Forward minus reverse": gap(records),
+        "Accuracy": accuracy_table(records),
+        "Forward minus reverse": forward_reverse_gap(records),
         "Routes": routes(records),
     }
     tables["Thinking first"] = thinking(records)
     tables["Without looking"] = shortcuts(records)
-    tables["Beside it"] = beside({title: records, **others}) if others else []
+    tables["Beside it"] = compare_to_baseline({title: records, **others}) if others else []
     shown = {name: _cell(name, value) for name, value in tables["Accuracy"][-1].items()}
     notes = [HEADLINE.format(**shown)] if shown["task"] == MEAN else []
     return {
@@ -179,7 +179,7 @@ def summary(
     }
 
 
-def compare(a: Records, b: Records, names: Sequence[str] = ("a", "b")) -> dict:
+def compare_runs(a: Records, b: Records, names: Sequence[str] = ("a", "b")) -> dict:
     """Pair two runs by question: difference with its interval, exact McNemar, Holm over tasks, and the flips.
 
     `p` is the larger of McNemar's, which knows no recordings, and that of the t-test over recordings. Runs without a
@@ -196,7 +196,7 @@ def compare(a: Records, b: Records, names: Sequence[str] = ("a", "b")) -> dict:
                 "change": f"{x['reason']} to {y['reason']}",
             }
             flips.append({k: x[k] for k in ("id", "task", "way", "gold")} | answers)
-    tables = {"Difference": differences(pairs), "Flips": flips}
+    tables = {"Difference": paired_differences(pairs), "Flips": flips}
     return {"title": " and ".join(names), "notes": [note], "tables": tables}
 
 
@@ -214,22 +214,22 @@ def paired(a: Records, b: Records) -> list[tuple[dict, dict]]:
     return pairs
 
 
-def differences(pairs: Sequence[tuple[dict, dict]]) -> list[dict]:
+def paired_differences(pairs: Sequence[tuple[dict, dict]]) -> list[dict]:
     """Return a row per task and way, then the mean over choices, of second minus first in pairs of records."""
     from scipy.stats import t
     from statsmodels.stats.contingency_tables import mcnemar
     from statsmodels.stats.multitest import multipletests
 
     rows, changes = [], [x | {"value": y["value"] - x["value"]} for x, y in pairs]
-    for (task, way), group, found in cells_and_mean(changes, lowest=-1.0):
+    for (task, way), group, found in task_means(changes, lowest=-1.0):
         gained, lost = (sum(sign * r["value"] > 0 for r in group) for sign in (1, -1))
         exact = (
             None if task == "route" else float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)
         )
         clustered = 2 * t.sf(
-            abs(found["estimate"]) / max(found["se"], 1e-12), max(found["recordings"] - 1, 1)
+            abs(found["estimate"]) / max(found["se"], 1e-12), max(found["groups"] - 1, 1)
         )
-        row = {"task": task, "way": way, "n": len(group), "recordings": found["recordings"]}
+        row = {"task": task, "way": way, "n": len(group), "groups": found["groups"]}
         row |= {
             "difference": found["estimate"],
             "low": found["low"],
@@ -237,24 +237,24 @@ def differences(pairs: Sequence[tuple[dict, dict]]) -> list[dict]:
             "gained": gained,
         }
         row |= {"lost": lost, "mcnemar": exact, "p": max(float(clustered), exact or 0.0)}
-        rows.append(row | {"detectable": POWER * found["se"]})
+        rows.append(row | {"min_detectable": POWER * found["se"]})
     cells = [row for row in rows if row["task"] != MEAN]
     for row, holm in zip(cells, multipletests([row["p"] for row in cells], method="holm")[1]):
         row["holm"] = float(holm)
     return rows
 
 
-def beside(runs: Mapping[str, Records]) -> list[dict]:
+def compare_to_baseline(runs: Mapping[str, Records]) -> list[dict]:
     """Set the mean of choices of several runs beside one another, with the paired difference from the first."""
     rows, first = [], choices_of(next(iter(runs.values())))
     names = {"paired": "n", "difference": "difference", "from": "low", "to": "high"}
-    names |= {name: name for name in ("p", "detectable")}
+    names |= {name: name for name in ("p", "min_detectable")}
     for name, records in runs.items():
-        mean = table(choices_of(records))[-1]
+        mean = accuracy_table(choices_of(records))[-1]
         row = {"run": name} | {
-            k: mean[k] for k in ("n", "accuracy", "low", "high", "chance", "unread", "failed")
+            k: mean[k] for k in ("n", "accuracy", "low", "high", "chance", "unparsed", "failed")
         }
-        change = differences(paired(first, records))[-1] if rows else {}
+        change = paired_differences(paired(first, records))[-1] if rows else {}
         rows.append(row | {new: change.get(old) for new, old in names.items()})
     return rows
 
@@ -378,11 +378,11 @@ def report(runs: Mapping[str, Records]) -> dict:
     """Report on runs by name; of two or more, also on how each differs from the first."""
     (first, records), *others = runs.items()
     made = [summary(records, first, dict(others)), *(summary(rows, name) for name, rows in others)]
-    made += [compare(records, rows, (first, name)) for name, rows in others]
-    return together(*made) if others else made[0]
+    made += [compare_runs(records, rows, (first, name)) for name, rows in others]
+    return merge_reports(*made) if others else made[0]
 
 
-def together(*reports: dict) -> dict:
+def merge_reports(*reports: dict) -> dict:
     """Put several reports into one."""
     tables = {f"{r['title']}: {name}": rows for r in reports for name, rows in r["tables"].items()}
     notes = [f"{r['title']}: {note}" for r in reports for note in r["notes"]]

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from stlite.data.checks import RULES
 from stlite.data.sample import LETTERS, Sample
-from stlite.data.splits import recording_of
+from stlite.data.splits import group_of
 from stlite.eval.statistics import intervals
 
 
@@ -28,7 +28,7 @@ def shortcuts(samples: Iterable[Sample]) -> list[dict]:
         scores[name] = [(key in places) / len(places) for key, places in zip(keys, left)]
     scores["text classifier"] = _classified(choices)
     recordings, chance, rows = (
-        [recording_of(s) for s in choices],
+        [group_of(s) for s in choices],
         fmean(1 / len(s.options) for s in choices),
         [],
     )
@@ -64,7 +64,7 @@ def _classified(choices: Sequence[Sample]) -> list[float]:
     from sklearn.model_selection import GroupKFold
     from sklearn.pipeline import make_pipeline
 
-    recordings = [recording_of(s) for s in choices]
+    recordings = [group_of(s) for s in choices]
     if (folds := min(5, len({*recordings}))) < 2:
         return []
     texts, right = (

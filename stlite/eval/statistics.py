@@ -2,7 +2,7 @@
 
 >>> rows = [{"task": "action", "way": "forward", "group": str(i), "value": i % 2} for i in range(50)]
 >>> {name: round(value, 2) for name, value in intervals(*cluster_sums(rows)[1:], [[1.0]])[0].items()}
-{'estimate': 0.5, 'low': 0.36, 'high': 0.64, 'se': 0.07, 'recordings': 50}
+{'estimate': 0.5, 'low': 0.36, 'high': 0.64, 'se': 0.07, 'groups': 50}
 """
 
 from collections.abc import Iterable, Sequence
@@ -68,7 +68,7 @@ def intervals(
                 "low": low,
                 "high": high,
                 "se": se,
-                "recordings": used,
+                "groups": used,
             }
         )
     return found
@@ -97,7 +97,7 @@ def _interval(
     return float(low), float(high)
 
 
-def cells_and_mean(records: Records, **options) -> list[tuple]:
+def task_means(records: Records, **options) -> list[tuple]:
     """Pair each cell, and last the mean over the cells of choices, with its records and its interval."""
     cells, sums, counts = cluster_sums(records)
     groups, choice = by_cell(records), [cell for cell in cells if cell[0] != "route"]

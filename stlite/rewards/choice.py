@@ -195,14 +195,14 @@ def score_route(reply: Reply, answer: str) -> Score:
     """Score a route by its turns and landmarks against the annotated text; the value is 0 to 1."""
     if reply.reason:
         return Score(0.0, reply.reason, "", f"{reply.reason}: {reply.answer[:80]!r}")
-    row = compare(answer, reply.answer)
+    row = compare_routes(answer, reply.answer)
     if reply.steps and reply.way:
         row["reverse_consistency"] = reverse_consistency(". ".join(reply.steps), reply.answer)
     said = ", ".join(f"{name} {value:.2f}" for name, value in row.items() if value is not None)
     return Score(row["value"], "right" if row["value"] >= RIGHT else "wrong", reply.answer, said)
 
 
-def compare(reference: str, route: str) -> dict[str, float | None]:
+def compare_routes(reference: str, route: str) -> dict[str, float | None]:
     """Compare a route with the annotated one; every column is 0 to 1, but tau -1 to 1; None where there is none to compare.
 
     As in the paper's judging (section 5) extra turns and missing landmarks cost, extra landmarks do not.

@@ -38,7 +38,7 @@ CHECKS = {  # check: (the most it may be, what to do about it)
 }
 
 
-def tricks(sample: Sample) -> dict[str, str]:
+def adversarial_replies(sample: Sample) -> dict[str, str]:
     """Write the gold reply to a sample, and replies that deserve nothing for it."""
     chain, choices = (
         sample.trace or prompts.trace(sample) or "I see it.",
@@ -60,12 +60,12 @@ def tricks(sample: Sample) -> dict[str, str]:
 
 
 def audit_rewards(functions: Sequence[Callable], samples: Sequence[Sample]) -> dict:
-    """Run the gold reply and seven tricks for every sample through every reward: mean paid, None where it does not apply.
+    """Run the gold reply and seven adversarial replies for every sample through every reward: mean paid, None where it does not apply.
 
     Notes name each reward that pays less than 1 for gold, and each trick that is paid.
     """
     columns = {name: [getattr(s, name) for s in samples] for name in COLUMNS}
-    written = [tricks(s) for s in samples]
+    written = [adversarial_replies(s) for s in samples]
     rows = [{"reply": trick} for trick in written[0]]
     notes: list[str] = []
     for function in functions:

@@ -32,12 +32,12 @@ def train(trainer, out, resume: bool = True) -> None:
 
     Raises ValueError where the checkpoints are those of other settings or samples.
     """
-    folder, keeper = Path(out) / "checkpoints", Keeper(trainer)
+    folder, keeper = Path(out) / "checkpoints", CheckpointCallback(trainer)
     trainer.add_callback(keeper)
     with trainer.accelerator.main_process_first():
         if trainer.args.should_save and not resume:
             shutil.rmtree(folder, ignore_errors=True)
-        found = last(out)
+        found = last_checkpoint(out)
         _same_settings(folder / "settings.json", trainer, found)
     try:
         trainer.train(resume_from_checkpoint=found)
@@ -67,7 +67,7 @@ def _same_settings(path: Path, trainer, found: str | None) -> None:
         write_text(path, json.dumps(ours))
 
 
-class Keeper(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """Let checkpoints be saved between whole steps alone, and keep the random state of the last such place.
 
     A GRPO trainer resumes by generating: with several optimizer steps to a generation, it saves after the last of them.
@@ -101,7 +101,7 @@ class Keeper(TrainerCallback):
             self.trainer._save_rng_state(self.random.name)
 
 
-def last(out) -> str | None:
+def last_checkpoint(out) -> str | None:
     """Return the newest whole checkpoint of a run folder; half-written ones are passed over."""
     found = sorted(
         (Path(out) / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])

@@ -241,7 +241,7 @@ def join_clips(clips: list[dict]) -> dict:
     return {key: torch.cat([clip[key] for clip in clips]) for key in clips[0]}
 
 
-def noting_ids(reward: Callable) -> Callable:
+def log_ids(reward: Callable) -> Callable:
     """Make a reward leave the id of each row's sample beside its completion, which TRL itself forgets."""
 
     @wraps(reward)
@@ -262,7 +262,7 @@ class Completions(TrainerCallback):
         """Write what was sampled since the last file, and forget it."""
         logs = self.trainer._logs
         if not logs["completion"] or not state.is_world_process_zero:
-            return forget(logs)
+            return clear_logs(logs)
         table = {
             "id": list(logs["extra"]["id"]),
             "prompt": list(logs["prompt"]),
@@ -277,10 +277,10 @@ class Completions(TrainerCallback):
             path.with_suffix(".tmp")
         )
         os.replace(path.with_suffix(".tmp"), path)
-        forget(logs)
+        clear_logs(logs)
 
 
-def forget(logs: dict) -> None:
+def clear_logs(logs: dict) -> None:
     """Empty TRL's buffers of what was sampled."""
     columns = (
         logs["prompt"],

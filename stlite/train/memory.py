@@ -1,8 +1,8 @@
 """Memory, before the run: what a training step takes, part by part.
 
     plan("qwen2.5-vl-7b", generations=0, batch=1)["total"]        # QLoRA SFT, 8 frames (GB)
-    fits(8)                                                      # settings that fit a card of 8 GB
-    batches(generations=0)                                       # the largest batch for cards of 8, 12, 16, 24 GB
+    fitting_settings(8)                                          # settings that fit a card of 8 GB
+    largest_batches(generations=0)                                       # the largest batch for cards of 8, 12, 16, 24 GB
 
 Figures are predicted, by counting; CUDA's own context (0.3 to 0.6 GB) and fragmentation come on top.
 """
@@ -121,7 +121,7 @@ def plan(
     return {name: round(value / 1e9, 3) for name, value in parts.items()}
 
 
-def fits(card: float) -> list[dict]:
+def fitting_settings(card: float) -> list[dict]:
     """List, for each preset, the largest GRPO group and the most frames that fit a card (GB), one row a backward.
 
     One prompt a step; a group is worth more than frames; a group of 0 is SFT alone. 1 GB is left to CUDA and fragmentation.
@@ -139,7 +139,7 @@ def fits(card: float) -> list[dict]:
     return found
 
 
-def batches(
+def largest_batches(
     sizes: tuple[int, ...] = (32, 16, 8, 4, 2, 1),
     cards: tuple[int, ...] = (8, 12, 16, 24),
     **settings,
@@ -148,7 +148,7 @@ def batches(
 
     `settings` are those of `plan`; 1 GB is left to CUDA and fragmentation.
 
-    >>> batches(frames=16)[0]
+    >>> largest_batches(frames=16)[0]
     {'preset': 'qwen2-vl-2b', '8 GB': 4, '12 GB': 8, '16 GB': 8, '24 GB': 16}
     """
     rows = []

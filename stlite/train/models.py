@@ -30,7 +30,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from stlite.data import prompts
 from stlite.data.sample import Sample, SampleError
 from stlite.data.video import Clip, ClipError, read_clip
-from stlite.train.vision_cache import remember
+from stlite.train.vision_cache import cache_vision_features
 
 UNSLOTH = torch.cuda.is_available() and util.find_spec("unsloth") is not None
 TINY = Path(__file__).resolve().parents[2] / "sample_data" / "tiny"
@@ -125,7 +125,7 @@ def load(
         chosen["source"], four_bit
     )
     processor.tokenizer.padding_side = "left"
-    remember(model)
+    cache_vision_features(model)
     reading = {k: chosen[k] for k in ("frames", "max_pixels", "multiple")}
     attach(processor, partial(read_clip, **reading))
     if adapter is not None:

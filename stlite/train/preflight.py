@@ -14,7 +14,7 @@ import torch
 
 from stlite.data import prompts
 from stlite.data.sample import Sample
-from stlite.train.grpo import VideoGRPOTrainer, forget, row_id
+from stlite.train.grpo import VideoGRPOTrainer, clear_logs, row_id
 from stlite.train.models import encode
 
 
@@ -114,7 +114,7 @@ class DoesNotFit(RuntimeError):
         self.halve = halve
 
 
-def fitting(build: Callable, settings: dict) -> tuple:
+def find_batch_size(build: Callable, settings: dict) -> tuple:
     """Build a trainer whose largest sample fits; out of memory, half as many rows go through one backward, twice as often.
 
     `build(settings)` makes the trainer. A step's rows, groups and gradient stay the same. Returns (trainer, settings);
@@ -204,7 +204,7 @@ def _full_completions(trainer):
         trainer.generation_config.min_new_tokens = None
         trainer._step, trainer._buffered_inputs = 0, None
         trainer._metrics["train"].clear()
-        forget(trainer._logs)
+        clear_logs(trainer._logs)
 
 
 def _lower(trainer) -> str:

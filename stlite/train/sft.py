@@ -20,7 +20,7 @@ import torch
 
 from stlite.data import prompts
 from stlite.train import checkpoints
-from stlite.train.grpo import Completions, grpo_trainer, noting_ids, rows
+from stlite.train.grpo import Completions, grpo_trainer, log_ids, rows
 from stlite.train.models import (  # before trl, as rollouts
     LORA,
     PRESETS,
@@ -30,7 +30,7 @@ from stlite.train.models import (  # before trl, as rollouts
     looking,
     suppressed,
 )
-from stlite.train.preflight import check_parity, fitting
+from stlite.train.preflight import check_parity, find_batch_size
 
 # isort: split
 import trl
@@ -156,7 +156,7 @@ def make_trainer(
         generation_kwargs={"suppress_tokens": suppressed(processor)},
     )  # fmt: skip
     trainer = grpo_trainer()(
-        model, args=args, reward_funcs=[noting_ids(functions[0]), *functions[1:]], train_dataset=rows(samples), processing_class=processor,
+        model, args=args, reward_funcs=[log_ids(functions[0]), *functions[1:]], train_dataset=rows(samples), processing_class=processor,
         callbacks=[*callbacks, Completions(Path(out) / "completions")],
     )  # fmt: skip
     for callback in trainer.callback_handler.callbacks:
@@ -172,7 +172,7 @@ def make_trainer(
 def _build(build: Callable, chosen: dict, dry: bool | None) -> tuple:
     """Build a trainer; with `dry`, or on CUDA, one whose largest sample was seen to fit."""
     if torch.cuda.is_available() if dry is None else dry:
-        return fitting(build, chosen)
+        return find_batch_size(build, chosen)
     return build(chosen), chosen
 
 

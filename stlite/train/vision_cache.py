@@ -1,6 +1,6 @@
 """The vision tower once: a frozen tower encodes each clip a single time, for every copy, pass, epoch and run.
 
-    found = remember(model)          # `load` does it
+    found = cache_vision_features(model)          # `load` does it
     found.asked, found.run           # rows of patches asked for, and rows the tower was really run on
 
 A clip is known by its pixels' content, so nothing else has to be told which clip it is; while vision layers train, the
@@ -23,7 +23,7 @@ from stlite.data import video
 LIMIT = 4 * 2**30  # bytes of features kept in memory; on disk they count as clips do
 
 
-class Memory:
+class VisionFeatureCache:
     """What a tower has encoded, by clip: features in memory and, with a folder, on disk."""
 
     def __init__(self, tower, folder: Path | None):
@@ -106,14 +106,14 @@ class Memory:
         return Path(self.folder or "/nowhere", f"{xxh3_128_hexdigest(key.encode())}.features")
 
 
-def remember(model, folder: Path | None = None) -> Memory:
+def cache_vision_features(model, folder: Path | None = None) -> VisionFeatureCache:
     """Make a model's vision tower encode each clip once; features are kept under `folder` (default: the clip cache).
 
     Features equal the plain tower's (float32: to rounding). Returns the memory; a model that has one gives it back.
     """
     tower = next(module for name, module in model.named_modules() if name.endswith("visual"))
     if not hasattr(tower, "memory"):
-        memory = tower.memory = Memory(tower, folder or video.cache_folder())
+        memory = tower.memory = VisionFeatureCache(tower, folder or video.cache_folder())
 
         @wraps(memory.plain)
         def forward(hidden_states, grid_thw, **kwargs):

@@ -1,7 +1,7 @@
 """A chain of thought beside the annotated path: which of its steps are right, misplaced, missing or invented.
 
 >>> match(["turn left", "enter the hall", "turn right"], ["turn left", "go straight", "turn right"])
-[('right', 'turn left', 0), ('invented', 'enter the hall', None), ('missing', 'go straight', 1), ('right', 'turn right', 2)]
+[('right', 'turn left', 0), ('extra', 'enter the hall', None), ('missing', 'go straight', 1), ('right', 'turn right', 2)]
 """
 
 import difflib
@@ -14,12 +14,12 @@ from stlite.data.sample import WAYS, Sample
 from stlite.rewards.choice import meaning
 from stlite.rewards.parse import parse
 
-STATES = {"right": "✓", "misplaced": "↔", "missing": "–", "invented": "+"}
+STATES = {"right": "✓", "misplaced": "↔", "missing": "–", "extra": "+"}
 LONGEST = 40  # steps of one path that are shown
 NOT_REWARDS, NUMBER = ("step", "advantage", "tokens", "seconds"), (int, float, type(None))
 
 
-def match(said: Sequence[str], annotated: Sequence[str]) -> list[tuple[str, str, int | None]]:
+def align_steps(said: Sequence[str], annotated: Sequence[str]) -> list[tuple[str, str, int | None]]:
     """Align the steps of a chain with the annotated ones: (state, text, index of the annotated step) in reading order.
 
     Steps are compared by meaning, as the rewards do. A longest common subsequence is right; an annotated step said
@@ -38,7 +38,7 @@ def match(said: Sequence[str], annotated: Sequence[str]) -> list[tuple[str, str,
     for i, step in enumerate(said):
         j = right.get(i, next((j for j in left if b[j] == a[i]), None))
         left = [k for k in left if k != j]
-        cells.append(("right" if i in right else "invented" if j is None else "misplaced", step, j))
+        cells.append(("right" if i in right else "extra" if j is None else "misplaced", step, j))
     for j in left:
         at = next((k for k, c in enumerate(cells) if c[0] == "right" and c[2] > j), len(cells))
         cells.insert(at, ("missing", annotated[j], j))
@@ -57,7 +57,7 @@ def moments(sample: Sample, way: str, duration: float) -> list[float | None]:
     return times if len(times) == len(steps) and sample.moments else [None] * len(steps)
 
 
-def lanes(sample: Sample, replies: Mapping[str, str], duration: float) -> list[dict]:
+def tracks(sample: Sample, replies: Mapping[str, str], duration: float) -> list[dict]:
     """List the annotated paths, then the path each reply thinks of: name, way, thought, cells of state, text, second."""
     paths = {"forward": sample.steps_forward, "reverse": sample.steps_reverse}
     found = [
@@ -67,7 +67,7 @@ def lanes(sample: Sample, replies: Mapping[str, str], duration: float) -> list[d
         thought = parse(reply)
         way = thought.way or sample.way
         cells = (
-            match(thought.steps, paths[way])
+            align_steps(thought.steps, paths[way])
             if paths[way]
             else [("", s, None) for s in thought.steps]
         )
@@ -87,7 +87,7 @@ def lanes(sample: Sample, replies: Mapping[str, str], duration: float) -> list[d
     return [lane for lane in made if lane["cells"]]
 
 
-def group(rollouts: Sequence[Mapping]) -> list[dict]:
+def group_tokens(rollouts: Sequence[Mapping]) -> list[dict]:
     """List the rollouts of one prompt: name, text, rewards by function, total, advantage (paper section 4), pieces.
 
     A rollout is a row of TRL's completions, or {"reply": text, "rewards": {name: value}, "advantage": value}. Pieces are
@@ -112,14 +112,14 @@ def group(rollouts: Sequence[Mapping]) -> list[dict]:
     for row, r in zip(rows, rollouts):
         own = (row["total"] - fmean(totals)) / (1e-4 + (stdev(totals) if len(totals) > 1 else 0.0))
         row["advantage"] = float(r.get("advantage", own))
-        row["pieces"] = differences(rows[totals.index(max(totals))]["text"], row["text"])
+        row["pieces"] = changed_words(rows[totals.index(max(totals))]["text"], row["text"])
     return rows
 
 
-def differences(a: str, b: str, most: int = 4000) -> list[tuple[str, bool]]:
+def changed_words(a: str, b: str, most: int = 4000) -> list[tuple[str, bool]]:
     """Cut `b` into pieces: (text, whether it differs from `a`); what lies beyond `most` characters is not compared.
 
-    >>> differences("go right now", "go left now")
+    >>> changed_words("go right now", "go left now")
     [('go', False), (' left', True), (' now', False)]
     """
     x, y = (re.findall(r"\s*\S+|\s+$", text[:most]) for text in (a, b))

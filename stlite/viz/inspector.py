@@ -1,6 +1,6 @@
 """Look at it: questions, frames, replies and rewards in one cell; chains, groups of rollouts, and a run in training.
 
-    >>> inspect_samples(samples, {"base": base, "ST-R1": st_r1}, videos="sample_data/videos")  # doctest: +SKIP
+    >>> inspect(samples, {"base": base, "ST-R1": st_r1}, videos="sample_data/videos")  # doctest: +SKIP
 
 Every view is a plain dictionary; inspector.js draws it alike in a notebook and in an exported page.
 """
@@ -113,7 +113,7 @@ def sample_view(sample: Sample, records: Mapping[str, dict], clip_of: Callable, 
     except (ClipError, SampleError, OSError) as error:
         view["error"] = str(error)
     replies = {name: r.get("reply") or "" for name, r in records.items()}
-    return view | {"lanes": chains.lanes(sample, replies, view["duration"])}
+    return view | {"lanes": chains.tracks(sample, replies, view["duration"])}
 
 
 def page(views: Sequence[Mapping], title: str) -> str:
@@ -133,7 +133,7 @@ def page(views: Sequence[Mapping], title: str) -> str:
     return report.page(title, HERE / "inspector.css", body, policy)
 
 
-class Strip(anywidget.AnyWidget):
+class SampleView(anywidget.AnyWidget):
     """The front end: draws `view`; `figure()` makes the same picture without a browser, for GitHub and for print."""
 
     _esm, _css = HERE / "inspector.js", HERE / "inspector.css"
@@ -144,7 +144,7 @@ class Strip(anywidget.AnyWidget):
     figure = traitlets.Any()
 
     def __repr__(self) -> str:  # the inherited one would write out every frame
-        return f"Strip({self.view.get('kind', '')} {self.view.get('id', '')})"
+        return f"SampleView({self.view.get('kind', '')} {self.view.get('id', '')})"
 
     def _repr_mimebundle_(self, **kwargs):
         data, more = super()._repr_mimebundle_(**kwargs)
@@ -190,11 +190,11 @@ def _close(*widgets):
         )
         widget.close()
         widget.unobserve_all()
-        if isinstance(widget, Strip):
+        if isinstance(widget, SampleView):
             widget.view = {}
 
 
-def inspect_samples(
+def inspect(
     samples, records=None, videos=".", findings=(), annotations="annotations.jsonl", **size
 ):
     """Go through samples, frames, replies and marks; `records` are one run's, or {name: records} for several side by side.
@@ -210,7 +210,7 @@ def inspect_samples(
     return _keep(Inspector(list(samples), runs_of(records), clip_of, found, Path(annotations)))
 
 
-def read_annotations(path) -> dict[str, dict]:
+def read_marks(path) -> dict[str, dict]:
     """Read marks and notes by sample id; a bad line raises SampleError with file:line."""
     found = {}
     for where, line in read_lines(path) if Path(path).exists() else ():
@@ -225,9 +225,9 @@ def read_annotations(path) -> dict[str, dict]:
     return found
 
 
-def annotate(path, name: str, **change: str) -> dict[str, dict]:
+def mark(path, name: str, **change: str) -> dict[str, dict]:
     """Change the mark or the note of a sample on disk, atomically; what others wrote meanwhile is kept."""
-    rows = read_annotations(path)
+    rows = read_marks(path)
     row = rows.get(name, {"id": name, "mark": "", "note": ""}) | change
     rows[name] = row | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
     write_text(path, "".join(json.dumps(r) + "\n" for r in rows.values() if r["mark"] or r["note"]))
@@ -247,9 +247,9 @@ class Inspector(ipywidgets.VBox):
     ):
         super().__init__()
         self.samples, self.runs, self.findings, self.clip_of = samples, runs, findings, clip_of
-        self.annotations, self.marks = annotations, read_annotations(annotations)
+        self.annotations, self.marks = annotations, read_marks(annotations)
         self.facts = {s.id: self._facts(s) for s in samples}
-        self.strip = Strip(figure=self.picture)
+        self.strip = SampleView(figure=self.picture)
         self.strip.on_msg(self._on_message)
         self.filters = {name: self._dropdown(name) for name in FILTERS}
         self.text = ipywidgets.Text(
@@ -361,7 +361,7 @@ class Inspector(ipywidgets.VBox):
 
     def _mark(self, **change: str):
         try:
-            self.marks = annotate(self.annotations, self.shown[self.at].id, **change)
+            self.marks = mark(self.annotations, self.shown[self.at].id, **change)
             self._tell(f"saved in {self.annotations.name}")
         except (OSError, SampleError) as error:
             self._tell(f"not saved: {error}")
@@ -393,13 +393,15 @@ class Inspector(ipywidgets.VBox):
         return row | {"findings": self.findings.get(s.id, [])}
 
 
-def show_chain(sample: Sample, reply: str, videos=".", **size) -> Strip:
+def show_chain(sample: Sample, reply: str, videos=".", **size) -> SampleView:
     """Show a reply's thinking beside the frames and the annotated paths, with what each reward pays for it."""
     clip_of, paid = partial(read_clip, root=videos, **(TINY | size)), rewards_of(sample, reply)
     runs = runs_of({"reply": [record(sample, {"reply": reply}) | {"rewards": paid}]})
     view = sample_view(sample, {"reply": runs["reply"][sample.id]}, clip_of, alone=True, fixed=True)
     return _keep(
-        Strip(view=view, figure=lambda: plots.chain(clip_of(sample.video), sample, reply, paid))
+        SampleView(
+            view=view, figure=lambda: plots.chain(clip_of(sample.video), sample, reply, paid)
+        )
     )
 
 
@@ -412,15 +414,17 @@ def rewards_of(
     return {f.__name__.removesuffix("_reward"): f([reply], **columns)[0] for f in PRESETS[preset]}
 
 
-def show_group(rollouts: Sequence[Mapping], prompt: str = "") -> Strip:
-    """Show the rollouts of one prompt, as `chains.group` takes them: rewards, advantages, what differs from the best."""
-    return _keep(Strip(view=group_view(rollouts, prompt), figure=lambda: plots.group(rollouts)))
+def show_group(rollouts: Sequence[Mapping], prompt: str = "") -> SampleView:
+    """Show the rollouts of one prompt, as `chains.group_tokens` takes them: rewards, advantages, what differs from the best."""
+    return _keep(
+        SampleView(view=group_view(rollouts, prompt), figure=lambda: plots.group(rollouts))
+    )
 
 
 def group_view(rollouts: Sequence[Mapping], prompt: str = "") -> dict:
     """Describe a group as the front end draws it."""
     rows, prompt = (
-        chains.group(rollouts),
+        chains.group_tokens(rollouts),
         prompt or next((str(r["prompt"]) for r in rollouts if "prompt" in r), ""),
     )
     names = list(dict.fromkeys(name for row in rows for name in row["rewards"]))
@@ -443,7 +447,7 @@ class TrainingView:
 
     def __init__(self, folder):
         self.folder, self.log = Path(folder), read_log(folder)
-        self.strip = _keep(Strip(figure=lambda: plots.curves(self.log)))
+        self.strip = _keep(SampleView(figure=lambda: plots.curves(self.log)))
         self.draw()
 
     def on_log(self, args, state, control, **kwargs):

@@ -41,7 +41,7 @@ STATE_COLOURS = {
     "right": "#009E73",
     "misplaced": "#E69F00",
     "missing": "#555555",
-    "invented": "#D55E00",
+    "extra": "#D55E00",
 }
 PANELS = {
     "reward": r"reward|rewards/.+/mean",
@@ -126,7 +126,7 @@ def chain(
     clip, sample: Sample, reply: str, rewards: Mapping[str, float | None] | None = None
 ) -> Figure:
     """Draw frames on a time line, the forward path above, the way back below, and each step of the thinking matched."""
-    lanes = chains.lanes(sample, {"": reply}, clip.duration)
+    lanes = chains.tracks(sample, {"": reply}, clip.duration)
     above, below = ([x for x in lanes if x["way"] == way] for way in WAYS)
     figure = _figure(13, 2 + 0.75 * len(lanes))
     axis = figure.subplots()
@@ -187,7 +187,7 @@ def _paid(rewards: Mapping[str, float | None]) -> str:
 
 def group(rollouts: Sequence[Mapping]) -> Figure:
     """Draw the rollouts of one prompt: a bar for each advantage, the reward of each function, the end of the reply."""
-    rows = chains.group(rollouts)
+    rows = chains.group_tokens(rollouts)
     figure = _figure(12, 0.9 + 0.62 * len(rows))
     bar, words = figure.subplots(1, 2, width_ratios=(1, 3))
     colours = [COLOURS[row["advantage"] < 0] for row in rows]

@@ -1,10 +1,10 @@
 """Does it help to think the other way first? One model, one question, two begun replies: the path there, or the path back.
 
-    python benchmarks/forced.py --adapters work/ablation     # the adapters that `ablation.py final` left, or base alone
+    python benchmarks/prefix_intervention.py --adapters work/ablation     # the adapters that `ablation.py final` left, or base alone
 
 Each reply is begun with "<think>Let's start by thinking forward" or "... reverse" and the model goes on by itself, so
 that nothing else differs. The walks are those of the follow-up. Keeps records without the replies in
-benchmarks/ablation/forced/ and writes benchmarks/forced.md and .json from all that are there.
+benchmarks/ablation/forced/ and writes benchmarks/prefix_intervention.md and .json from all that are there.
 """
 
 import argparse
@@ -77,12 +77,12 @@ def tables() -> dict:
         turned, same = pooled(name, other.get), pooled(name, str)
         for asked in (*WAYS, "both") if turned else ():
             pairs = [(a, b) for a, b in zip(same, turned) if asked in (a["way"], "both")]
-            found = report.differences(pairs)[-1]
+            found = report.paired_differences(pairs)[-1]
             row = {"recipe": name, "asked": asked, "n": found["n"]}
-            row |= {"same way": report.table([a for a, _ in pairs])[-1]["accuracy"]}
-            row |= {"other way": report.table([b for _, b in pairs])[-1]["accuracy"]}
+            row |= {"same way": report.accuracy_table([a for a, _ in pairs])[-1]["accuracy"]}
+            row |= {"other way": report.accuracy_table([b for _, b in pairs])[-1]["accuracy"]}
             rows.append(
-                row | {k: found[k] for k in ("difference", "low", "high", "p", "detectable")}
+                row | {k: found[k] for k in ("difference", "low", "high", "p", "min_detectable")}
             )
     return {"The other way first, or the same": rows}
 
@@ -109,12 +109,12 @@ def main() -> None:
             run(f"{name}-{seed}", args.adapters.joinpath(*stage, "adapter"), samples)
         if not MODELS[name]:
             run(name, None, samples)
-    notes = ["Command: python benchmarks/forced.py --adapters work/ablation",
+    notes = ["Command: python benchmarks/prefix_intervention.py --adapters work/ablation",
              "Each reply is begun with a way and goes on by itself; means over the seeds of a recipe, intervals by walk."]  # fmt: skip
     made = {"title": "Thinking the other way first, forced", "notes": notes, "tables": tables()}
     print(report.text(made))
-    report.save(made, ablation.ROOT / "benchmarks" / "forced.md")
-    write_text(ablation.ROOT / "benchmarks" / "forced.json", report.data(made))
+    report.save(made, ablation.ROOT / "benchmarks" / "prefix_intervention.md")
+    write_text(ablation.ROOT / "benchmarks" / "prefix_intervention.json", report.data(made))
 
 
 if __name__ == "__main__":

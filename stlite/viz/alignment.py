@@ -1,6 +1,6 @@
 """A chain of thought beside the annotated path: which of its steps are right, misplaced, missing or invented.
 
->>> match(["turn left", "enter the hall", "turn right"], ["turn left", "go straight", "turn right"])
+>>> align_steps(["turn left", "enter the hall", "turn right"], ["turn left", "go straight", "turn right"])
 [('right', 'turn left', 0), ('extra', 'enter the hall', None), ('missing', 'go straight', 1), ('right', 'turn right', 2)]
 """
 
@@ -93,7 +93,7 @@ def group_tokens(rollouts: Sequence[Mapping]) -> list[dict]:
     A rollout is a row of TRL's completions, or {"reply": text, "rewards": {name: value}, "advantage": value}. Pieces are
     the text cut up, each with whether it differs from the reply that earned most.
 
-    >>> [round(r["advantage"], 2) for r in group([{"reply": "a", "accuracy": 1.0}, {"reply": "b", "accuracy": 0.0}])]
+    >>> [round(r["advantage"], 2) for r in group_tokens([{"reply": "a", "accuracy": 1.0}, {"reply": "b", "accuracy": 0.0}])]
     [0.71, -0.71]
     """
     rows = []

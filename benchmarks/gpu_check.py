@@ -39,7 +39,8 @@ def measure(preset: str, frames: int, group: int, tokens: int) -> dict:
     from stlite.data.video import read_clip
     from stlite.train import models
     from stlite.train import preflight as gates
-    from stlite.train import sft as train
+    from stlite.train.grpo import grpo
+    from stlite.train.sft import sft
 
     model, processor = models.load(preset)
     reading = {k: models.settings(preset)[k] for k in ("max_pixels", "multiple")}
@@ -56,7 +57,7 @@ def measure(preset: str, frames: int, group: int, tokens: int) -> dict:
     if group:
         how |= {"rewards": [lengths], "num_generations": group, "max_completion_length": tokens}
     with tempfile.TemporaryDirectory() as out:
-        (train.grpo if group else train.sft)(model, processor, rows, out, **how)
+        (grpo if group else sft)(model, processor, rows, out, **how)
     return {
         "peak GB": round(gates.peak() / 1e9, 2),
         "s/step": round((moments[-1] - moments[0]) / (STEPS - 1), 2),

@@ -86,15 +86,14 @@ def build(way: str, model, processor, samples, size: dict, out: str, rewards: li
     import torch
     import trl
 
-    from stlite.train import grpo as rollouts
-    from stlite.train import sft as train
+    from stlite.train import grpo as train
 
-    class Plain(rollouts.VideoGRPOTrainer):
+    class Plain(train.VideoGRPOTrainer):
         """Native video with nothing shared: every copy is processed, encoded and read by itself."""
 
         def _tokenize_prompts(self, asked):
             ids, images, fields = trl.GRPOTrainer._tokenize_prompts(self, asked)
-            self.clips, self.copies = rollouts.split_clips(fields, len(ids)), list(range(len(ids)))
+            self.clips, self.copies = train.split_clips(fields, len(ids)), list(range(len(ids)))
             self.shown = torch.arange(len(ids))
             return ids, images, fields
 

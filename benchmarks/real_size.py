@@ -58,8 +58,9 @@ def stage(name: str, folder: str) -> None:
     from stlite.data.egost import read_rows
     from stlite.data.video import read_clip
     from stlite.train import memory
-    from stlite.train import sft as train
+    from stlite.train.grpo import grpo
     from stlite.train.models import attach, load, settings
+    from stlite.train.sft import sft
 
     model, processor = load(folder)
     reading = {k: settings(NAME)[k] for k in ("frames", "max_pixels", "multiple")}
@@ -82,7 +83,7 @@ def stage(name: str, folder: str) -> None:
                 "max_completion_length": 16,
                 "parity": False,
             }
-        (train.grpo if name == "grpo" else train.sft)(model, processor, rows, out, **how)
+        (grpo if name == "grpo" else sft)(model, processor, rows, out, **how)
         log = json.loads(Path(out, "log.json").read_text())
     peak = next(
         int(x.split()[1])

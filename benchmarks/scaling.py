@@ -79,7 +79,7 @@ def step(group: int, completion: int, out: str) -> float:
     """Take GRPO steps on one prompt, every completion to its full length (s, the least of three after the first)."""
     from stlite.data.egost import read_rows
     from stlite.rewards.rewards import PRESETS
-    from stlite.train import sft as train
+    from stlite.train import grpo as train
     from stlite.train.models import load, looking
 
     samples = list(read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl", videos=VIDEOS))[:1]

@@ -38,14 +38,15 @@ def mixed(completions, **kwargs) -> list[float]:
 def run(stage: str, out: Path, **more) -> None:
     """Train the tiny model in float32 on four samples: SFT with dropout, over epochs; GRPO with two steps a generation."""
     from stlite.data.egost import read_rows
-    from stlite.train import sft as train
+    from stlite.train.grpo import grpo
     from stlite.train.models import load
+    from stlite.train.sft import sft
 
     rows = list(read_rows(ROOT / "sample_data" / "train" / "total_test_mcq_63.jsonl"))[:4]
     if stage == "sft":
-        train.sft(*load("tiny", four_bit=False), rows, out, **HOW | SFT | more)
+        sft(*load("tiny", four_bit=False), rows, out, **HOW | SFT | more)
     else:
-        train.grpo(
+        grpo(
             *load("tiny", four_bit=False),
             rows,
             out,
@@ -91,7 +92,7 @@ def soak(stage: str, folder: Path) -> dict:
     """Kill runs KILLS times, five to a run; compare each run's end with an uninterrupted one's."""
     import torch
 
-    from stlite.train import sft as train  # noqa: F401  once, for all children
+    from stlite.train import grpo  # noqa: F401  once, for all children
 
     torch.set_num_threads(1)
     rng, begun = random.Random(8), time.monotonic()

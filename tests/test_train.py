@@ -104,13 +104,13 @@ def trainer(tiny, training, videos, tmp_path_factory):
     """Build the GRPO trainer over nf4 weights, as `grpo` does, looking at the shipped videos."""
     model, processor = tiny
     with looking(processor, videos):
-        yield train.make_trainer(
+        yield rollouts.make_trainer(
             model,
             processor,
             training[:4],
             tmp_path_factory.mktemp("grpo"),
             PRESETS["st-r1"],
-            settings=train.GRPO | GROUP,
+            settings=rollouts.GRPO | GROUP,
         )
 
 
@@ -125,9 +125,9 @@ def other(request, training, videos, tmp_path_factory):
     """Build a GRPO trainer for a model of random weights; Qwen2.5-VL needs its clock, Qwen3-VL its timestamps."""
     folder = tmp_path_factory.mktemp(request.param)
     model, processor = load(str(architecture(request.param, folder)), four_bit=False)
-    settings = train.GRPO | GROUP | {"max_completion_length": 8}
+    settings = rollouts.GRPO | GROUP | {"max_completion_length": 8}
     with looking(processor, videos):
-        yield train.make_trainer(
+        yield rollouts.make_trainer(
             model, processor, training[:4], folder, PRESETS["st-r1"], settings=settings
         )
 
@@ -261,7 +261,7 @@ def test_rows_a_backward_are_halved_until_they_fit_and_the_adapter_stays_the_sam
             "dry": True,
             **GROUP,
         }
-        train.grpo(model, processor, training[:4], tmp_path / name, **how)
+        rollouts.grpo(model, processor, training[:4], tmp_path / name, **how)
         made[name] = adapter(tmp_path / name)
     assert "out of memory with 4 rows a backward: 2, 2 times a step" in capsys.readouterr().out
     settings = json.loads((tmp_path / "parted" / "train.json").read_text())
@@ -275,7 +275,7 @@ def test_rows_a_backward_are_halved_until_they_fit_and_the_adapter_stays_the_sam
 
 def test_grpo_takes_steps_on_video_and_keeps_what_it_saw(training, videos, tmp_path):
     model, processor = load("tiny")
-    train.grpo(model, processor, training[:4], tmp_path, videos=videos, rewards="st-r1-reverse", max_steps=2,
+    rollouts.grpo(model, processor, training[:4], tmp_path, videos=videos, rewards="st-r1-reverse", max_steps=2,
                learning_rate=1e-3, temperature=1.2, **GROUP)  # fmt: skip
     kept = pandas.concat(
         [pandas.read_parquet(p) for p in sorted((tmp_path / "completions").glob("*.parquet"))]

@@ -165,7 +165,7 @@ def run(kind: str, folder: Path) -> dict:
             train.sft(model, proc, samples, folder / stage, videos=videos, max_steps=2, per_device_train_batch_size=2,
                       gradient_accumulation_steps=1, disable_tqdm=True, dry=True)  # fmt: skip
         else:
-            train.grpo(
+            rollouts.grpo(
                 model,
                 proc,
                 samples,
@@ -212,13 +212,13 @@ def tower(model, proc, samples, videos: Path) -> dict:
 
 def blinded(model, proc, samples, folder: Path, videos: Path) -> str:
     """Let the trainer show black videos to its log-prob passes; return what the parity gate then says."""
+    from stlite.train import grpo as rollouts
     from stlite.train import preflight as gates
-    from stlite.train import sft as train
     from stlite.train.models import looking
 
     with looking(proc, videos):
-        trainer = train.make_trainer(
-            model, proc, samples, folder / "blind", [spread], settings=train.GRPO | GROUP
+        trainer = rollouts.make_trainer(
+            model, proc, samples, folder / "blind", [spread], settings=rollouts.GRPO | GROUP
         )
         module = sys.modules[type(trainer).__module__]
         feed = module._unsloth_grpo_video_inputs

@@ -13,18 +13,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback
 
-from stlite.train.grpo import row_id  # before trl: on CUDA it imports Unsloth
+import stlite.train.models  # noqa: F401  before trl: on CUDA it imports Unsloth
 
 # isort: split
 from trl.trainer.utils import RepeatSampler
 
-from stlite.data.sample import write_text
+from stlite.data.sample import Sample, write_text
 
 NOTED = (
     "beta", "gradient_accumulation_steps", "learning_rate", "loss_type", "lr_scheduler_type", "max_completion_length",
     "max_grad_norm", "max_steps", "num_generations", "num_train_epochs", "per_device_train_batch_size", "seed",
     "temperature", "warmup_steps",
 )  # fmt: skip
+
+
+def row_id(row) -> str:
+    """Return the sample's id of a row of either stage."""
+    return row.id if isinstance(row, Sample) else row["id"]
 
 
 def train(trainer, out, resume: bool = True) -> None:

@@ -10,13 +10,18 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 
 import torch
 
 from stlite.data import prompts
-from stlite.train.models import RoomyLayer  # before trl: on CUDA it imports Unsloth
+from stlite.train.models import (  # before trl: on CUDA it imports Unsloth
+    RoomyLayer,
+    add_lora,
+    looking,
+    suppressed,
+)
 
 # isort: split
 import trl
@@ -25,6 +30,10 @@ from transformers import TrainerCallback
 from transformers.cache_utils import DynamicLayer
 
 from stlite.data.sample import Sample
+from stlite.rewards.rewards import PRESETS as REWARDS
+from stlite.train import checkpoints
+from stlite.train.preflight import check_parity, clear_logs
+from stlite.train.sft import _arguments, _build, _finish, _float32_adapter
 
 COLUMNS = (
     "id",
@@ -37,6 +46,21 @@ COLUMNS = (
     "steps_reverse",
     "question",
 )
+
+GRPO = {
+    "num_train_epochs": 1,  # as the paper
+    "num_generations": 8,  # as the paper
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 4,  # four prompts a step
+    "learning_rate": 1e-5,  # as the paper
+    "beta": 0.0,  # no second reference pass; the paper's 0.1 is one argument away
+    "temperature": 1.0,
+    "max_completion_length": 256,
+    "max_grad_norm": 0.2,
+    "loss_type": "grpo",
+    "lr_scheduler_type": "constant_with_warmup",
+    "warmup_steps": 0.05,
+}
 
 
 def rows(samples: Sequence[Sample]) -> Dataset:
@@ -53,11 +77,6 @@ def rows(samples: Sequence[Sample]) -> Dataset:
         return {**batch, "prompt": [chats[i] for i in batch["id"]]}
 
     return plain.with_transform(transform)
-
-
-def row_id(row) -> str:
-    """Return the sample's id of a row of either stage."""
-    return row.id if isinstance(row, Sample) else row["id"]
 
 
 class VideoGRPOTrainer(trl.GRPOTrainer):
@@ -280,14 +299,49 @@ class Completions(TrainerCallback):
         clear_logs(logs)
 
 
-def clear_logs(logs: dict) -> None:
-    """Empty TRL's buffers of what was sampled."""
-    columns = (
-        logs["prompt"],
-        logs["completion"],
-        logs["advantages"],
-        *logs["rewards"].values(),
-        *logs["extra"].values(),
+def grpo(
+    model, processor, samples: Sequence[Sample], out: str | os.PathLike, videos: str | os.PathLike | None = None,
+    rewards: str | Sequence[Callable] = "st-r1", lora: str = "default", seed: int = 0, callbacks: Sequence = (),
+    parity: bool = True, resume: bool = True, dry: bool | None = None, **settings,
+):  # fmt: skip
+    """Reinforce what earns reward, by TRL's GRPO on native video; returns the PEFT model.
+
+    `rewards` is a preset ("paper", "st-r1", "st-r1-reverse") or a list of functions in TRL's shape; `settings` override
+    GRPO and go to trl's GRPOConfig. With `parity`, `check_parity` runs before the first step and stops a wrong set-up;
+    with `dry`, the default on CUDA, the largest sample is taken first, and rows a backward are halved until it fits.
+    """
+    functions = REWARDS[rewards] if isinstance(rewards, str) else list(rewards)
+    model = add_lora(model, lora, seed)
+    build = partial(make_trainer, model, processor, samples, out, functions, lora, seed, callbacks)
+    with looking(processor, videos):
+        trainer, chosen = _build(build, {**GRPO, **settings}, dry)
+        found = check_parity(trainer) if parity else None
+        checkpoints.train(trainer, out, resume)
+    names = [f.__name__ for f in functions]
+    return _finish(
+        trainer,
+        processor,
+        out,
+        {"stage": "grpo", "rewards": names, "seed": seed, "parity": found, **chosen},
     )
-    for column in columns:
-        column.clear()
+
+
+def make_trainer(
+    model, processor, samples, out, functions, lora="default", seed=0, callbacks=(), settings=GRPO
+):
+    """Build the GRPO trainer that `grpo` runs: left padding, vision tokens suppressed, completions on disk."""
+    model = add_lora(model, lora, seed)
+    processor.tokenizer.padding_side = "left"
+    args = trl.GRPOConfig(
+        **_arguments(out, settings, seed), remove_unused_columns=False, log_completions=False,
+        generation_kwargs={"suppress_tokens": suppressed(processor)},
+    )  # fmt: skip
+    trainer = grpo_trainer()(
+        model, args=args, reward_funcs=[log_ids(functions[0]), *functions[1:]], train_dataset=rows(samples), processing_class=processor,
+        callbacks=[*callbacks, Completions(Path(out) / "completions")],
+    )  # fmt: skip
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, Completions):
+            callback.trainer = trainer
+    _float32_adapter(model)
+    return trainer

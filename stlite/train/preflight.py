@@ -14,12 +14,12 @@ import torch
 
 from stlite.data import prompts
 from stlite.data.sample import Sample
-from stlite.train.grpo import VideoGRPOTrainer, clear_logs, row_id
+from stlite.train.checkpoints import row_id
 from stlite.train.models import encode
 
 
 @torch.no_grad()
-def check_parity(trainer: VideoGRPOTrainer, prompts_: int = 2) -> dict:
+def check_parity(trainer, prompts_: int = 2) -> dict:
     """Compare the log-probs that training gives real rollouts with those of a direct forward, and with no pixels.
 
     Evaluation mode, raw logits, the trainer's temperature. In float32 every token must agree to 1e-4; in lower
@@ -34,7 +34,7 @@ def check_parity(trainer: VideoGRPOTrainer, prompts_: int = 2) -> dict:
     ]  # two rollouts of each
     batch = _rollouts(trainer, asked)
     ids, mask, keep = batch["ids"], batch["mask"], batch["keep"]
-    if isinstance(trainer, VideoGRPOTrainer):
+    if hasattr(trainer, "showing"):
         with trainer.showing(torch.arange(len(ids))):
             trained = trainer._get_per_token_logps_and_entropies(model, ids, mask, keep)[0]
     else:
@@ -205,6 +205,19 @@ def _full_completions(trainer):
         trainer._step, trainer._buffered_inputs = 0, None
         trainer._metrics["train"].clear()
         clear_logs(trainer._logs)
+
+
+def clear_logs(logs: dict) -> None:
+    """Empty TRL's buffers of what was sampled."""
+    columns = (
+        logs["prompt"],
+        logs["completion"],
+        logs["advantages"],
+        *logs["rewards"].values(),
+        *logs["extra"].values(),
+    )
+    for column in columns:
+        column.clear()
 
 
 def _lower(trainer) -> str:

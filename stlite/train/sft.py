@@ -1,10 +1,9 @@
-"""Training: supervised fine-tuning on chains, then GRPO on video.
+"""Supervised fine-tuning on chains, and what both stages of training share.
 
     model, processor = load("tiny")
     sft(model, processor, samples, "runs/st-cot", videos="sample_data/videos")
-    grpo(model, processor, samples, "runs/st-r1", videos="sample_data/videos", rewards="st-r1")
 
-Both save adapter and processor together under the run's folder, and go on where they were stopped.
+Saves adapter and processor together under the run's folder, and goes on where it was stopped.
 """
 
 import argparse
@@ -13,14 +12,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from stlite.data import prompts
 from stlite.train import checkpoints
-from stlite.train.grpo import Completions, grpo_trainer, log_ids, rows
 from stlite.train.models import (  # before trl, as rollouts
     LORA,
     PRESETS,
@@ -28,12 +25,10 @@ from stlite.train.models import (  # before trl, as rollouts
     encode,
     load,
     looking,
-    suppressed,
 )
-from stlite.train.preflight import check_parity, find_batch_size
+from stlite.train.preflight import find_batch_size
 
 # isort: split
-import trl
 from transformers import Trainer, TrainingArguments
 
 from stlite.data.egost import read_rows
@@ -48,20 +43,6 @@ SFT = {
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,  # a share of all steps, as the paper
     "max_grad_norm": 0.3,
-}
-GRPO = {
-    "num_train_epochs": 1,  # as the paper
-    "num_generations": 8,  # as the paper
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 4,  # four prompts a step
-    "learning_rate": 1e-5,  # as the paper
-    "beta": 0.0,  # no second reference pass; the paper's 0.1 is one argument away
-    "temperature": 1.0,
-    "max_completion_length": 256,
-    "max_grad_norm": 0.2,
-    "loss_type": "grpo",
-    "lr_scheduler_type": "constant_with_warmup",
-    "warmup_steps": 0.05,
 }
 
 
@@ -113,57 +94,6 @@ def sft(
     return _finish(
         trainer, processor, out, {"stage": "sft", "recipe": recipe, "seed": seed, **chosen}
     )
-
-
-# ---- GRPO on video ---------------------------------------------------------------------------------------------------
-
-
-def grpo(
-    model, processor, samples: Sequence[Sample], out: str | os.PathLike, videos: str | os.PathLike | None = None,
-    rewards: str | Sequence[Callable] = "st-r1", lora: str = "default", seed: int = 0, callbacks: Sequence = (),
-    parity: bool = True, resume: bool = True, dry: bool | None = None, **settings,
-):  # fmt: skip
-    """Reinforce what earns reward, by TRL's GRPO on native video; returns the PEFT model.
-
-    `rewards` is a preset ("paper", "st-r1", "st-r1-reverse") or a list of functions in TRL's shape; `settings` override
-    GRPO and go to trl's GRPOConfig. With `parity`, `check_parity` runs before the first step and stops a wrong set-up;
-    with `dry`, the default on CUDA, the largest sample is taken first, and rows a backward are halved until it fits.
-    """
-    functions = REWARDS[rewards] if isinstance(rewards, str) else list(rewards)
-    model = add_lora(model, lora, seed)
-    build = partial(make_trainer, model, processor, samples, out, functions, lora, seed, callbacks)
-    with looking(processor, videos):
-        trainer, chosen = _build(build, {**GRPO, **settings}, dry)
-        found = check_parity(trainer) if parity else None
-        checkpoints.train(trainer, out, resume)
-    names = [f.__name__ for f in functions]
-    return _finish(
-        trainer,
-        processor,
-        out,
-        {"stage": "grpo", "rewards": names, "seed": seed, "parity": found, **chosen},
-    )
-
-
-def make_trainer(
-    model, processor, samples, out, functions, lora="default", seed=0, callbacks=(), settings=GRPO
-):
-    """Build the GRPO trainer that `grpo` runs: left padding, vision tokens suppressed, completions on disk."""
-    model = add_lora(model, lora, seed)
-    processor.tokenizer.padding_side = "left"
-    args = trl.GRPOConfig(
-        **_arguments(out, settings, seed), remove_unused_columns=False, log_completions=False,
-        generation_kwargs={"suppress_tokens": suppressed(processor)},
-    )  # fmt: skip
-    trainer = grpo_trainer()(
-        model, args=args, reward_funcs=[log_ids(functions[0]), *functions[1:]], train_dataset=rows(samples), processing_class=processor,
-        callbacks=[*callbacks, Completions(Path(out) / "completions")],
-    )  # fmt: skip
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, Completions):
-            callback.trainer = trainer
-    _float32_adapter(model)
-    return trainer
 
 
 # ---- what both stages share ------------------------------------------------------------------------------------------
@@ -247,6 +177,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.stage == "sft":
         sft(model, processor, samples, args.out, recipe=args.recipe, **how)
     else:
+        from stlite.train.grpo import grpo
+
         grpo(model, processor, samples, args.out, rewards=args.rewards, **how)
 
 

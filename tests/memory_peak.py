@@ -20,6 +20,7 @@ from stlite.data.video import read_clip
 from stlite.train import sft as train
 from stlite.train.memory import plan
 from stlite.train.models import add_lora, attach, load
+from stlite.train.runs import float32_adapter
 
 DATA = Path(__file__).resolve().parent.parent / "sample_data"
 
@@ -59,7 +60,7 @@ def step(source: str, rows: list) -> tuple[dict, int]:
         partial(read_clip, frames=16, max_pixels=84 * 84, multiple=28, root=DATA / "videos"),
     )
     model = add_lora(model).train()
-    train._float32_adapter(model)
+    float32_adapter(model)
     batch = train.Collator(processor, "st-cot")(rows)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here

@@ -19,6 +19,7 @@ ROOMS = {
         "adapters",
         "checkpoints",
         "preflight",
+        "runs",
         "sft",
         "grpo",
     ],

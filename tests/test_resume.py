@@ -73,7 +73,7 @@ def start(stage: str, out: Path) -> int:
 
 def kill(stage: str, out: Path, moment: float, writing: bool) -> tuple[bool, bool]:
     """Kill a run after `moment` seconds, or as soon after a new checkpoint is begun: (was it killed, is one torn)."""
-    from stlite.train.checkpoints import _whole
+    from stlite.train.checkpoints import is_whole
 
     folder = out / "checkpoints"
     before = {p.name for p in folder.glob("checkpoint-*")}
@@ -85,7 +85,7 @@ def kill(stage: str, out: Path, moment: float, writing: bool) -> tuple[bool, boo
     time.sleep(moment)
     os.kill(child, signal.SIGKILL)
     killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    return killed, not all(_whole(p) for p in folder.glob("checkpoint-*"))
+    return killed, not all(is_whole(p) for p in folder.glob("checkpoint-*"))
 
 
 def soak(stage: str, folder: Path) -> dict:

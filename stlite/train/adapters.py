@@ -32,15 +32,15 @@ def merge(preset: str, adapter: str | os.PathLike, out: str | os.PathLike) -> Pa
         raise ValueError(
             f"{preset}: its weights are quantised, and a merge would be rounded off; name the full model"
         )
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.merge_and_unload(safe_merge=True).bfloat16().save_pretrained(
-        part, safe_serialization=True
-    )
-    processor.save_pretrained(part)
-    reading = {k: v for k, v in settings(preset).items() if k != "source"}
-    (part / "stlite.json").write_text(json.dumps(reading))
-    os.replace(part, out)
+    unfinished = out.with_name(out.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    merged = model.merge_and_unload(safe_merge=True).bfloat16()
+    merged.save_pretrained(unfinished, safe_serialization=True)
+    processor.save_pretrained(unfinished)
+    reading = dict(settings(preset))
+    del reading["source"]
+    (unfinished / "stlite.json").write_text(json.dumps(reading))
+    os.replace(unfinished, out)
     return out
 
 
@@ -54,55 +54,65 @@ def verify(
     on average}. Raises RuntimeError where the processors differ, where the mean is above a tenth of that, or where
     fewer than half of the replies are equal (rounding to bfloat16 may turn a tie).
     """
+
+    def reply_to_all(model, processor):
+        rows = generate(model, processor, samples, videos=videos, max_new_tokens=max_new_tokens)
+        return [row["reply"] for row in rows]
+
+    def encode_all(processor, replies):
+        with looking(processor, videos):
+            return [_conversation(processor, *pair) for pair in zip(samples, replies)]
+
     model, processor = load(preset, four_bit=False, backend="transformers", adapter=adapter)
-    written = [
-        r["reply"]
-        for r in generate(model, processor, samples, videos=videos, max_new_tokens=max_new_tokens)
-    ]
-    with looking(processor, videos):
-        batches = [_told(processor, s, r) for s, r in zip(samples, written)]
-        trained = _log_probs(model, batches)
-        with model.disable_adapter():
-            plain = _log_probs(model, batches)
+    replies = reply_to_all(model, processor)
+    batches = encode_all(processor, replies)
+    trained = _log_probs(model, batches)
+    with model.disable_adapter():
+        base = _log_probs(model, batches)
     del model
     model, processor = load(str(merged), four_bit=False, backend="transformers")
-    replies = [
-        r["reply"]
-        for r in generate(model, processor, samples, videos=videos, max_new_tokens=max_new_tokens)
-    ]
-    with looking(processor, videos):
-        again = [_told(processor, s, r) for s, r in zip(samples, written)]
-    gap = (_log_probs(model, batches) - trained).abs()
-    found = {
-        "same": sum(map(str.__eq__, replies, written)),
-        "mean": gap.mean().item(),
-        "max": gap.max().item(),
+    merged_replies = reply_to_all(model, processor)
+    merged_batches = encode_all(processor, replies)
+    difference = (_log_probs(model, batches) - trained).abs()
+    result = {
+        "same": sum(reply == other for reply, other in zip(merged_replies, replies)),
+        "mean": difference.mean().item(),
+        "max": difference.max().item(),
+        "adapter": (base - trained).abs().mean().item(),
     }
-    found["adapter"] = (plain - trained).abs().mean().item()
-    equal = all(torch.equal(a[k], b[k]) for (a, _), (b, _) in zip(batches, again) for k in a)
-    if not equal or found["mean"] > 0.1 * found["adapter"] or found["same"] < len(samples) / 2:
+    same_inputs = _are_equal(batches, merged_batches)
+    close = result["mean"] <= 0.1 * result["adapter"]
+    if not (same_inputs and close and result["same"] >= len(samples) / 2):
         raise RuntimeError(
-            f"{merged}: not the model that was trained: {found}; processor equal: {equal}"
+            f"{merged}: not the model that was trained: {result}; processor equal: {same_inputs}"
         )
-    return found
+    return result
 
 
-def _told(processor, sample: Sample, reply: str) -> tuple[dict, int]:
+def _are_equal(batches: list, others: list) -> bool:
+    """Say whether two processors gave the same tensors."""
+    for (inputs, _), (other_inputs, _) in zip(batches, others):
+        for name, tensor in inputs.items():
+            if not torch.equal(tensor, other_inputs[name]):
+                return False
+    return True
+
+
+def _conversation(processor, sample: Sample, reply: str) -> tuple[dict, int]:
     """Return the inputs of a question with its reply, and where the reply starts."""
-    start = encode(processor, [prompts.messages(sample)])["input_ids"].shape[1]
-    return dict(
-        encode(processor, [prompts.messages(sample, answer=reply)], generation=False)
-    ), start
+    question = encode(processor, [prompts.messages(sample)])
+    conversation = encode(processor, [prompts.messages(sample, answer=reply)], generation=False)
+    return dict(conversation), question["input_ids"].shape[1]
 
 
 @torch.no_grad()
 def _log_probs(model, batches: list[tuple[dict, int]]) -> torch.Tensor:
     """Return the log-probs of all tokens of all replies (n,)."""
-    found = []
+    parts = []
     for inputs, start in batches:
-        inputs = {k: v.to(model.device) for k, v in inputs.items()}
+        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        reply_ids = inputs["input_ids"][0, start:]
         logits = model(**inputs, use_cache=False).logits[0, start - 1 : -1].float()
-        found.append(
-            logits.log_softmax(-1).gather(-1, inputs["input_ids"][0, start:, None])[:, 0].cpu()
-        )
-    return torch.cat(found)
+        log_probs = logits.log_softmax(-1).gather(-1, reply_ids[:, None])[:, 0]
+        parts.append(log_probs.cpu())
+    return torch.cat(parts)

@@ -20,11 +20,17 @@ from trl.trainer.utils import RepeatSampler
 
 from stlite.data.sample import Sample, write_text
 
-NOTED = (
+SETTINGS = (  # the arguments that decide a run's course
     "beta", "gradient_accumulation_steps", "learning_rate", "loss_type", "lr_scheduler_type", "max_completion_length",
     "max_grad_norm", "max_steps", "num_generations", "num_train_epochs", "per_device_train_batch_size", "seed",
     "temperature", "warmup_steps",
 )  # fmt: skip
+PARTS = (
+    "adapter_model.safetensors",
+    "rng_state*.pth",
+    "trainer_state.json",
+    "processor_config.json",
+)
 
 
 def row_id(row) -> str:
@@ -37,100 +43,118 @@ def train(trainer, out, resume: bool = True) -> None:
 
     Raises ValueError where the checkpoints are those of other settings or samples.
     """
-    folder, keeper = Path(out) / "checkpoints", CheckpointCallback(trainer)
-    trainer.add_callback(keeper)
+    folder = Path(out) / "checkpoints"
+    callback = CheckpointCallback(trainer)
+    trainer.add_callback(callback)
     with trainer.accelerator.main_process_first():
         if trainer.args.should_save and not resume:
             shutil.rmtree(folder, ignore_errors=True)
-        found = last_checkpoint(out)
-        _same_settings(folder / "settings.json", trainer, found)
+        checkpoint = last_checkpoint(out)
+        _settle_settings(folder / "settings.json", trainer, resuming=checkpoint is not None)
     try:
-        trainer.train(resume_from_checkpoint=found)
+        trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
-        if keeper.whole and trainer.state.global_step:
-            trainer._load_rng_state(keeper.random.name)
-            trainer._save_checkpoint(trainer.model, trial=None)
+        callback.save_where_whole()
         raise
 
 
-def _same_settings(path: Path, trainer, found: str | None) -> None:
-    """Note what decides a run's course beside its checkpoints; refuse to go on from those of another."""
-    ours = {k: getattr(trainer.args, k, None) for k in NOTED}
-    ours |= {
-        "recipe": getattr(trainer.data_collator, "recipe", None),
-        "ids": [row_id(r) for r in trainer.train_dataset],
-    }
-    ours |= {"rewards": [f.__name__ for f in getattr(trainer, "reward_funcs", [])]}
-    ours = json.loads(json.dumps(ours, default=str))
-    if found and path.exists() and (before := json.loads(path.read_text())) != ours:
-        said = [k for k in ours if ours[k] != before.get(k)]
-        raise ValueError(
-            f"{path.parent}: begun with other {', '.join(said)}; use another folder, or resume=False"
-        )
+def _settle_settings(path: Path, trainer, resuming: bool) -> None:
+    """Write what decides a run's course beside its checkpoints; refuse to resume those of another."""
+    settings = json.loads(json.dumps(_settings(trainer), default=str))
+    if resuming and path.exists():
+        before = json.loads(path.read_text())
+        different = [name for name in settings if settings[name] != before.get(name)]
+        if different:
+            raise ValueError(
+                f"{path.parent}: begun with other {', '.join(different)}; "
+                "use another folder, or resume=False"
+            )
     if trainer.args.should_save:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(ours))
+        write_text(path, json.dumps(settings))
+
+
+def _settings(trainer) -> dict:
+    settings = {name: getattr(trainer.args, name, None) for name in SETTINGS}
+    settings["recipe"] = getattr(trainer.data_collator, "recipe", None)
+    settings["ids"] = [row_id(row) for row in trainer.train_dataset]
+    settings["rewards"] = [reward.__name__ for reward in getattr(trainer, "reward_funcs", [])]
+    return settings
 
 
 class CheckpointCallback(TrainerCallback):
     """Let checkpoints be saved between whole steps alone, and keep the random state of the last such place.
 
-    A GRPO trainer resumes by generating: with several optimizer steps to a generation, it saves after the last of them.
+    A GRPO trainer resumes by generating: where several optimizer steps share a generation, it saves after the last.
     """
 
     def __init__(self, trainer):
-        self.trainer, self.whole, self.asked = trainer, False, False
-        self.random = tempfile.TemporaryDirectory()
+        self.trainer = trainer
+        self.whole = False  # the weights are those after a whole generation's steps
+        self.save_pending = False
+        self.random_state = tempfile.TemporaryDirectory()
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         """Draw the orders of the epochs that are done: TRL's sampler would begin with the first one's again."""
-        batches = getattr(
-            train_dataloader.batch_sampler, "batch_sampler", train_dataloader.batch_sampler
-        )
-        if isinstance(batches.sampler, RepeatSampler):
-            for _ in range(int(state.epoch or 0)):
-                torch.randperm(batches.sampler.num_samples, generator=batches.sampler.generator)
+        batches = train_dataloader.batch_sampler
+        batches = getattr(batches, "batch_sampler", batches)  # accelerate wraps it
+        sampler = batches.sampler
+        if not isinstance(sampler, RepeatSampler):
+            return
+        for _ in range(int(state.epoch or 0)):
+            torch.randperm(sampler.num_samples, generator=sampler.generator)
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         """From here to the step's end the weights belong to no step."""
         self.whole = False
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Put a save off to the end of the generation, and note the random state."""
-        uses = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
-        self.whole = getattr(self.trainer, "_step", 0) % uses == 0
-        self.asked |= control.should_save
-        control.should_save = self.asked and self.whole
+        """Put a save off to the end of the generation, and note the random state there."""
+        steps = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
+        self.whole = getattr(self.trainer, "_step", 0) % steps == 0
+        self.save_pending = self.save_pending or control.should_save
+        control.should_save = self.save_pending and self.whole
         if self.whole:
-            self.asked = False
-            self.trainer._save_rng_state(self.random.name)
+            self.save_pending = False
+            self.trainer._save_rng_state(self.random_state.name)
+
+    def save_where_whole(self) -> None:
+        """Save a checkpoint where training was interrupted, if the weights there belong to a step."""
+        if self.whole and self.trainer.state.global_step:
+            self.trainer._load_rng_state(self.random_state.name)
+            self.trainer._save_checkpoint(self.trainer.model, trial=None)
 
 
 def last_checkpoint(out) -> str | None:
     """Return the newest whole checkpoint of a run folder; half-written ones are passed over."""
-    found = sorted(
-        (Path(out) / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])
-    )
-    return next((str(folder) for folder in reversed(found) if _whole(folder)), None)
+    folders = list((Path(out) / "checkpoints").glob("checkpoint-*"))
+    folders.sort(key=lambda folder: int(folder.name.split("-")[1]), reverse=True)
+    for folder in folders:
+        if is_whole(folder):
+            return str(folder)
+    return None
 
 
-def _whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     """Say whether adapter, optimizer, random and trainer state are there, and every file of them to its end."""
-    parts = (
-        "adapter_model.safetensors",
-        "rng_state*.pth",
-        "trainer_state.json",
-        "processor_config.json",
-    )
-    optimizer = any(folder.glob("optimizer*")) and (folder / "scheduler.pt").exists()
-    optimizer = optimizer or any(folder.glob("global_step*"))  # DeepSpeed's
+    for part in PARTS:
+        if not any(folder.glob(part)):
+            return False
+    has_optimizer = any(folder.glob("optimizer*")) and (folder / "scheduler.pt").exists()
+    if not has_optimizer and not any(folder.glob("global_step*")):  # where DeepSpeed keeps both
+        return False
+    return all(_is_readable(path) for path in folder.rglob("*"))
+
+
+def _is_readable(path: Path) -> bool:
+    """Say whether a file is there to its end, by its kind; files of other kinds pass."""
     try:
-        for path in folder.rglob("*.json"):
+        if path.suffix == ".json":
             json.loads(path.read_text())
-        for path in folder.rglob("*.safetensors"):
-            safe_open(path, "pt")
-        for path in [*folder.rglob("*.pt"), *folder.rglob("*.pth"), *folder.rglob("*.bin")]:
+        elif path.suffix == ".safetensors":
+            with safe_open(path, "pt"):  # its header says how long it is
+                pass
+        elif path.suffix in (".pt", ".pth", ".bin"):
             zipfile.ZipFile(path).close()  # its directory comes last
     except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
         return False
-    return optimizer and all(any(folder.glob(part)) for part in parts)
+    return True

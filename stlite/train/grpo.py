@@ -33,7 +33,7 @@ from stlite.data.sample import Sample
 from stlite.rewards.rewards import PRESETS as REWARDS
 from stlite.train import checkpoints
 from stlite.train.preflight import check_parity, clear_logs
-from stlite.train.sft import _arguments, _build, _finish, _float32_adapter
+from stlite.train.runs import arguments, build_trainer, finish, float32_adapter
 
 COLUMNS = (
     "id",
@@ -314,13 +314,12 @@ def grpo(
     model = add_lora(model, lora, seed)
     build = partial(make_trainer, model, processor, samples, out, functions, lora, seed, callbacks)
     with looking(processor, videos):
-        trainer, chosen = _build(build, {**GRPO, **settings}, dry)
+        trainer, chosen = build_trainer(build, {**GRPO, **settings}, dry)
         found = check_parity(trainer) if parity else None
         checkpoints.train(trainer, out, resume)
     names = [f.__name__ for f in functions]
-    return _finish(
+    return finish(
         trainer,
-        processor,
         out,
         {"stage": "grpo", "rewards": names, "seed": seed, "parity": found, **chosen},
     )
@@ -333,7 +332,7 @@ def make_trainer(
     model = add_lora(model, lora, seed)
     processor.tokenizer.padding_side = "left"
     args = trl.GRPOConfig(
-        **_arguments(out, settings, seed), remove_unused_columns=False, log_completions=False,
+        **arguments(out, settings, seed), remove_unused_columns=False, log_completions=False,
         generation_kwargs={"suppress_tokens": suppressed(processor)},
     )  # fmt: skip
     trainer = grpo_trainer()(
@@ -343,5 +342,5 @@ def make_trainer(
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, Completions):
             callback.trainer = trainer
-    _float32_adapter(model)
+    float32_adapter(model)
     return trainer

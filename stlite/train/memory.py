@@ -8,6 +8,7 @@ Figures are predicted, by counting; CUDA's own context (0.3 to 0.6 GB) and fragm
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 TINY = Path(__file__).resolve().parents[2] / "sample_data" / "tiny"
@@ -29,8 +30,16 @@ QWEN3_LARGE_TOWER = {**QWEN3_TOWER, "depth": 27, "width": 1152, "mlp": 2 * 4304}
 
 
 def _text(hidden, layers, heads, kv, mlp, vocab, tied, head=128) -> dict:
-    size = {"hidden": hidden, "layers": layers, "q": heads * head, "kv": kv * head}
-    return size | {"mlp": mlp, "vocab": vocab, "tied": tied}
+    """Return the sizes of a language model: q and kv are the widths of all heads together."""
+    return {
+        "hidden": hidden,
+        "layers": layers,
+        "q": heads * head,
+        "kv": kv * head,
+        "mlp": mlp,
+        "vocab": vocab,
+        "tied": tied,
+    }
 
 
 SHAPES = {  # the config.json of each model on the hub
@@ -43,36 +52,63 @@ SHAPES = {  # the config.json of each model on the hub
     "qwen3-vl-8b": _text(4096, 36, 32, 8, 12288, 151936, False) | {"tower": QWEN3_LARGE_TOWER},
 }
 
+# tried in this order: a group is worth more than frames; a group of 0 is SFT alone
+GRPO_SETTINGS = [
+    {"generations": group, "frames": frames} for group in (8, 4, 2, 0) for frames in (32, 16, 8)
+]
+
 
 def shape(preset: str) -> dict:
     """Return a model's sizes: a preset's, or those in the config.json of a local Qwen2-VL folder."""
     if preset in SHAPES:
         return SHAPES[preset]
-    path = (TINY if preset == "tiny" else Path(preset)) / "config.json"
+    folder = TINY if preset == "tiny" else Path(preset)
+    path = folder / "config.json"
     if not path.exists():
+        names = ", ".join(SHAPES)
         raise ValueError(
-            f"preset: expected tiny, {', '.join(SHAPES)} or a folder with a model, found {preset!r}"
+            f"preset: expected tiny, {names} or a folder with a model, found {preset!r}"
         )
     config = json.loads(path.read_text())
-    vision, names = config["vision_config"], ("hidden_size", "num_hidden_layers", "num_attention_heads",
-                                              "num_key_value_heads", "intermediate_size", "vocab_size")  # fmt: skip
-    sizes, width = [config["text_config"][name] for name in names], vision["embed_dim"]
-    tower = {"depth": vision["depth"], "width": width, "mlp": int(2 * width * vision["mlp_ratio"])}
-    tower |= {"patch": vision["patch_size"], "mergers": 1}
-    return _text(*sizes, config["tie_word_embeddings"], head=sizes[0] // sizes[2]) | {
-        "tower": tower
+    text = config["text_config"]
+    vision = config["vision_config"]
+    width = vision["embed_dim"]
+    sizes = _text(
+        hidden=text["hidden_size"],
+        layers=text["num_hidden_layers"],
+        heads=text["num_attention_heads"],
+        kv=text["num_key_value_heads"],
+        mlp=text["intermediate_size"],
+        vocab=text["vocab_size"],
+        tied=config["tie_word_embeddings"],
+        head=text["hidden_size"] // text["num_attention_heads"],
+    )
+    sizes["tower"] = {
+        "depth": vision["depth"],
+        "width": width,
+        "mlp": int(2 * width * vision["mlp_ratio"]),
+        "patch": vision["patch_size"],
+        "mergers": 1,
     }
+    return sizes
 
 
 def weights(size: dict) -> tuple[int, int]:
     """Count the weights of a model: (in the language layers' matrices, everywhere else)."""
-    h, tower = size["hidden"], size["tower"]
-    layer = 2 * h * (size["q"] + size["kv"]) + 3 * h * size["mlp"]
-    d = tower["width"]
-    block = 4 * d * d + d * tower["mlp"]
-    merger = (4 * d) ** 2 + 4 * d * h  # four patches become one token
-    vision = tower["depth"] * block + tower["mergers"] * merger + 6 * tower["patch"] ** 2 * d
-    return size["layers"] * layer, (1 if size["tied"] else 2) * size["vocab"] * h + vision
+    hidden = size["hidden"]
+    attention = 2 * hidden * (size["q"] + size["kv"])
+    mlp = 3 * hidden * size["mlp"]
+    embeddings = size["vocab"] * hidden * (1 if size["tied"] else 2)
+    return size["layers"] * (attention + mlp), embeddings + _tower_weights(size["tower"], hidden)
+
+
+def _tower_weights(tower: dict, hidden: int) -> int:
+    width = tower["width"]
+    block = 4 * width**2 + width * tower["mlp"]
+    joined = 4 * width  # four patches become one token
+    merger = joined**2 + joined * hidden
+    patches = 2 * 3 * tower["patch"] ** 2 * width  # two frames of three colours
+    return tower["depth"] * block + tower["mergers"] * merger + patches
 
 
 def plan(
@@ -87,38 +123,50 @@ def plan(
     seeing, generating, and the backward.
     """
     size = shape(preset)
-    h, q, kv, mlp, layers = (size[k] for k in ("hidden", "q", "kv", "mlp", "layers"))
+    tower = size["tower"]
     inner, other = weights(size)
-    tower, side = size["tower"], size["tower"]["patch"]
-    patches = frames / 2 * max_pixels / side**2  # two frames share a patch
+    patches = frames / 2 * max_pixels / tower["patch"] ** 2  # two frames share a patch
     length = patches / 4 + text + completion
-    trained = rank * layers * (4 * h + 2 * q + 2 * kv + 3 * (h + mlp))
-    # kept by autograd for one token in one layer: both norms' inputs and outputs; q, k, v, the attention's output and
-    # its copy; gate, its SiLU, up, and their product; LoRA's inner numbers (Korthikanti et al., arXiv 2205.05198,
-    # section 4, counted anew for RMSNorm, SwiGLU, attention that keeps no scores, and frozen weights)
-    kept = 4 * h + 5 * q + 4 * mlp + 7 * rank
-    layers_kept = (layers * h + kept) if checkpointing else layers * kept
-    matrix = h * mlp if four_bit else 0  # one matrix is unpacked at a time
-    asked = completion if generations else length  # GRPO asks for the logits of the completion only
+    one_matrix = size["hidden"] * size["mlp"] if four_bit else 0  # unpacked, one at a time
+    token = _activations(size, rank, checkpointing)
+    logits = completion if generations else length  # GRPO asks for those of the completion only
     parts = {
         "weights": inner * (NF4 if four_bit else bytes_) + other * bytes_,
-        "adapter": trained * ADAM,
-        "vision": batch
-        * patches
-        * bytes_
-        * (5 * tower["width"] + tower["mlp"]),  # frozen: one block alive at a time
-        "activations": batch * length * layers_kept * bytes_ + matrix * bytes_,
-        "logits": batch
-        * asked
-        * size["vocab"]
-        * (bytes_ + 8),  # the logits, their log-softmax and its gradient
-        "cache": max(batch, prompts * generations) * length * layers * 2 * kv * bytes_
-        if generations
-        else 0,
+        "adapter": _trained_weights(size, rank) * ADAM,
+        # frozen: one block alive at a time
+        "vision": batch * patches * bytes_ * (5 * tower["width"] + tower["mlp"]),
+        "activations": batch * length * token * bytes_ + one_matrix * bytes_,
+        # the logits, their log-softmax and its gradient
+        "logits": batch * logits * size["vocab"] * (bytes_ + 8),
+        "cache": 0,
     }
-    phases = (parts["vision"], parts["activations"] + parts["logits"], parts["cache"])
-    parts["total"] = parts["weights"] + parts["adapter"] + max(phases)
+    if generations:
+        rows = max(batch, prompts * generations)
+        parts["cache"] = rows * length * size["layers"] * 2 * size["kv"] * bytes_
+    backward = parts["activations"] + parts["logits"]
+    phase = max(parts["vision"], backward, parts["cache"])
+    parts["total"] = parts["weights"] + parts["adapter"] + phase
     return {name: round(value / 1e9, 3) for name, value in parts.items()}
+
+
+def _trained_weights(size: dict, rank: int) -> int:
+    """Count the weights of a LoRA adapter on all seven matrices of each layer."""
+    attention = 4 * size["hidden"] + 2 * size["q"] + 2 * size["kv"]
+    mlp = 3 * (size["hidden"] + size["mlp"])
+    return rank * size["layers"] * (attention + mlp)
+
+
+def _activations(size: dict, rank: int, checkpointing: bool) -> int:
+    """Count the numbers that autograd keeps for one token.
+
+    In one layer: both norms' inputs and outputs; q, k, v, the attention's output and its copy; gate, its SiLU, up, and
+    their product; LoRA's inner numbers (Korthikanti et al., arXiv 2205.05198, section 4, counted anew for RMSNorm,
+    SwiGLU, attention that keeps no scores, and frozen weights). With checkpointing, each layer's input and one layer.
+    """
+    layer = 4 * size["hidden"] + 5 * size["q"] + 4 * size["mlp"] + 7 * rank
+    if checkpointing:
+        return size["layers"] * size["hidden"] + layer
+    return size["layers"] * layer
 
 
 def fitting_settings(card: float) -> list[dict]:
@@ -126,17 +174,14 @@ def fitting_settings(card: float) -> list[dict]:
 
     One prompt a step; a group is worth more than frames; a group of 0 is SFT alone. 1 GB is left to CUDA and fragmentation.
     """
-    found, settings = (
-        [],
-        [{"generations": g, "frames": f} for g in (8, 4, 2, 0) for f in (32, 16, 8)],
-    )
+    rows = []
     for preset in SHAPES:
-        tried = (
-            plan(preset, batch=1, prompts=1, **some) | {"preset": preset} | some
-            for some in settings
-        )
-        found += [t for t in tried if t["total"] + 1 <= card][:1]
-    return found
+        for settings in GRPO_SETTINGS:
+            row = plan(preset, batch=1, prompts=1, **settings)
+            if row["total"] + 1 <= card:
+                rows.append({**row, "preset": preset, **settings})
+                break
+    return rows
 
 
 def largest_batches(
@@ -153,9 +198,15 @@ def largest_batches(
     """
     rows = []
     for preset in SHAPES:
-        totals = {size: plan(preset, batch=size, **settings)["total"] + 1 for size in sizes}
-        largest = {
-            f"{card} GB": next((n for n in sizes if totals[n] <= card), None) for card in cards
-        }
-        rows.append({"preset": preset} | largest)
+        row = {"preset": preset}
+        for card in cards:
+            row[f"{card} GB"] = _largest_batch(preset, sizes, card, settings)
+        rows.append(row)
     return rows
+
+
+def _largest_batch(preset: str, sizes: Sequence[int], card: float, settings: dict) -> int | None:
+    for size in sizes:
+        if plan(preset, batch=size, **settings)["total"] + 1 <= card:
+            return size
+    return None

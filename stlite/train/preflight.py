@@ -1,6 +1,6 @@
-"""Gates before the first step: do training and generation see the same, and does the largest sample fit?
+"""Checks before the first step: do training and generation see the same, and does the largest sample fit?
 
-check_parity(trainer)        # {"max": 1e-06, "mean": 2e-07, "blind": 0.4}
+check_parity(trainer)        # {"max": 1e-06, "mean": 2e-07, "no_pixels_delta": 0.4}
 dry_run(trainer)             # {"id": ..., "tokens": ..., "seconds": ..., "gb": ...}
 """
 
@@ -19,91 +19,103 @@ from stlite.train.models import encode
 
 
 @torch.no_grad()
-def check_parity(trainer, prompts_: int = 2) -> dict:
+def check_parity(trainer, count: int = 2) -> dict:
     """Compare the log-probs that training gives real rollouts with those of a direct forward, and with no pixels.
 
-    Evaluation mode, raw logits, the trainer's temperature. In float32 every token must agree to 1e-4; in lower
-    precision the mean difference must be at most a fifth of the one with the pixels zeroed. Raises RuntimeError with
-    the likely causes. Returns {"max", "mean", "blind"}: differences per token (nats).
+    Two rollouts of each of the first `count` prompts, in evaluation mode, at the trainer's temperature. In float32 every
+    token must agree to 1e-4; in lower precision the mean difference must be at most a fifth of what zeroing the pixels
+    changes. Raises RuntimeError with the likely causes. Returns {"max", "mean", "no_pixels_delta"}: differences per
+    token (nats).
     """
-    model, was = trainer.model, trainer.model.training
+    model = trainer.model
+    was_training = model.training
     model.eval()
-    count = min(prompts_, len(trainer.train_dataset))
-    asked = [
-        trainer.train_dataset[i]["prompt"] for i in range(count) for _ in range(2)
-    ]  # two rollouts of each
-    batch = _rollouts(trainer, asked)
-    ids, mask, keep = batch["ids"], batch["mask"], batch["keep"]
-    if hasattr(trainer, "showing"):
-        with trainer.showing(torch.arange(len(ids))):
-            trained = trainer._get_per_token_logps_and_entropies(model, ids, mask, keep)[0]
-    else:
-        video = sys.modules[type(trainer).__module__]._unsloth_grpo_video_inputs(trainer, asked)
-        trained = trainer._get_per_token_logps_and_entropies(model, ids, mask, keep, **video)[0]
-    direct = _direct_logps(trainer, batch, 1.0)
-    blind = _direct_logps(trainer, batch, 0.0)
-    model.train(was)
-    real = mask[:, -keep:].bool()
-    gap, shift = (trained - direct).abs()[real], (direct - blind).abs()[real]
-    found = {"max": gap.max().item(), "mean": gap.mean().item(), "blind": shift.mean().item()}
-    exact = next(p for n, p in model.named_parameters() if "norm" in n).dtype == torch.float32
-    if found["blind"] < 1e-6 or (
-        found["max"] > 1e-4 if exact else found["mean"] > 0.2 * found["blind"]
-    ):
-        raise RuntimeError(
-            f"parity: training and direct forward differ by {found['max']:.2e} at most, {found['mean']:.2e} on average; "
-            f"pixels zeroed shift log-probs by {found['blind']:.2e} on average. Likely causes: the pixels do not reach the "
-            "log-prob passes (a TRL trainer without the video hook), right padding, dropout, a chat template that writes "
-            "something after the prompt, or a model that ignores its video."
-        )
-    return found
+    count = min(count, len(trainer.train_dataset))
+    chats = [trainer.train_dataset[i // 2]["prompt"] for i in range(2 * count)]
+    batch = _rollouts(trainer, chats)
+    trained = _trained_logps(trainer, batch)
+    direct = _direct_logps(trainer, batch, brightness=1.0)
+    no_pixels = _direct_logps(trainer, batch, brightness=0.0)
+    model.train(was_training)
+    real = batch["mask"][:, -batch["keep"] :].bool()
+    difference = (trained - direct).abs()[real]
+    result = {
+        "max": difference.max().item(),
+        "mean": difference.mean().item(),
+        "no_pixels_delta": (direct - no_pixels).abs()[real].mean().item(),
+    }
+    _refuse_difference(result, exact=_computes_in_float32(model))
+    return result
 
 
-def _rollouts(trainer, asked: list) -> dict:
-    """Sample one reply to each prompt, as generation does."""
-    ids, _, fields = trainer._tokenize_prompts(asked)
-    written, _ = trainer._generate_single_turn(ids, None, fields, 1)
+def _refuse_difference(result: dict, exact: bool) -> None:
+    pixels_matter = result["no_pixels_delta"] >= 1e-6
+    same_in_float32 = result["max"] <= 1e-4
+    same_but_rounded = result["mean"] <= 0.2 * result["no_pixels_delta"]
+    if pixels_matter and (same_in_float32 if exact else same_but_rounded):
+        return
+    raise RuntimeError(
+        f"parity: training and direct forward differ by {result['max']:.2e} at most, {result['mean']:.2e} on average; "
+        f"pixels zeroed shift log-probs by {result['no_pixels_delta']:.2e} on average. Likely causes: the pixels do not "
+        "reach the log-prob passes (a TRL trainer without the video hook), right padding, dropout, a chat template that "
+        "writes something after the prompt, or a model that ignores its video."
+    )
+
+
+def _computes_in_float32(model) -> bool:
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            return parameter.dtype == torch.float32
+    return False
+
+
+def _rollouts(trainer, chats: list) -> dict:
+    """Sample one reply to each prompt, as generation does: ids and mask (B,L), the last `keep` of them the replies."""
+    prompt_ids, _, fields = trainer._tokenize_prompts(chats)
+    reply_ids, _ = trainer._generate_single_turn(prompt_ids, None, fields, 1)
     trainer.shown = None
-    keep, width = max(map(len, written)), max(map(len, ids))
+    keep = max(len(reply) for reply in reply_ids)
+    width = max(len(prompt) for prompt in prompt_ids)
     pad = trainer.processing_class.tokenizer.pad_token_id
-    full = [
-        [pad] * (width - len(p)) + list(p) + c + [pad] * (keep - len(c))
-        for p, c in zip(ids, written)
-    ]
-    mask = [
-        [0] * (width - len(p)) + [1] * (len(p) + len(c)) + [0] * (keep - len(c))
-        for p, c in zip(ids, written)
-    ]
+    ids = []
+    mask = []
+    for prompt, reply in zip(prompt_ids, reply_ids):
+        before = width - len(prompt)
+        after = keep - len(reply)
+        ids.append([pad] * before + list(prompt) + list(reply) + [pad] * after)
+        mask.append([0] * before + [1] * (len(prompt) + len(reply)) + [0] * after)
     device = trainer.accelerator.device
-    return {
-        "ids": torch.tensor(full, device=device),
-        "mask": torch.tensor(mask, device=device),
-        "keep": keep,
-        "asked": asked,
-    }
+    batch = {"chats": chats, "keep": keep}
+    batch["ids"] = torch.tensor(ids, device=device)
+    batch["mask"] = torch.tensor(mask, device=device)
+    return batch
 
 
-def _direct_logps(trainer, batch: dict, light: float) -> torch.Tensor:
+def _trained_logps(trainer, batch: dict) -> torch.Tensor:
+    """Return the log-probs of the replies (B,keep) as the trainer's own pass gives them."""
+    inputs = (trainer.model, batch["ids"], batch["mask"], batch["keep"])
+    if hasattr(trainer, "showing"):
+        with trainer.showing(torch.arange(len(batch["ids"]))):
+            return trainer._get_per_token_logps_and_entropies(*inputs)[0]
+    module = sys.modules[type(trainer).__module__]  # Unsloth's trainer
+    video = module._unsloth_grpo_video_inputs(trainer, batch["chats"])
+    return trainer._get_per_token_logps_and_entropies(*inputs, **video)[0]
+
+
+def _direct_logps(trainer, batch: dict, brightness: float) -> torch.Tensor:
     """Run the processor and the model anew on prompt and reply: log-probs of the reply's tokens (B,keep)."""
-    fresh = encode(trainer.processing_class, batch["asked"]).to(trainer.accelerator.device)
-    kinds = (
-        batch["ids"] == trainer.processing_class.tokenizer.convert_tokens_to_ids("<|video_pad|>")
-    ).int() * 2
-    video = {
-        k: v
-        for k, v in fresh.items()
-        if k not in ("input_ids", "attention_mask", "mm_token_type_ids")
-    }
-    video["pixel_values_videos"] = video["pixel_values_videos"] * light
-    inputs = {
-        "input_ids": batch["ids"],
-        "attention_mask": batch["mask"],
-        "mm_token_type_ids": kinds,
-        **video,
-    }
-    logits = trainer.model(**inputs, use_cache=False).logits[:, -batch["keep"] - 1 : -1]
+    processor = trainer.processing_class
+    ids = batch["ids"]
+    keep = batch["keep"]
+    inputs = dict(encode(processor, batch["chats"]).to(trainer.accelerator.device))
+    inputs["pixel_values_videos"] = inputs["pixel_values_videos"] * brightness
+    inputs["input_ids"] = ids
+    inputs["attention_mask"] = batch["mask"]
+    video_token = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
+    inputs["mm_token_type_ids"] = (ids == video_token).int() * 2
+    logits = trainer.model(**inputs, use_cache=False).logits[:, -keep - 1 : -1]
     logps = (logits.float() / trainer.temperature).log_softmax(-1)
-    return logps.gather(-1, batch["ids"][:, -batch["keep"] :, None])[..., 0]
+    return logps.gather(-1, ids[:, -keep:, None])[..., 0]
 
 
 class DoesNotFit(RuntimeError):
@@ -126,20 +138,16 @@ def find_batch_size(build: Callable, settings: dict) -> tuple:
             print("dry run:", dry_run(trainer))
             return trainer, settings
         except DoesNotFit as error:
-            rows, times = (
-                trainer.args.per_device_train_batch_size,
-                trainer.args.gradient_accumulation_steps,
-            )
+            rows = trainer.args.per_device_train_batch_size
             if not error.halve or rows % 2:
                 raise
-            print(
-                f"out of memory with {rows} rows a backward: {rows // 2}, {2 * times} times a step"
-            )
-        settings = {
-            **settings,
+        backwards = 2 * trainer.args.gradient_accumulation_steps
+        print(f"out of memory with {rows} rows a backward: {rows // 2}, {backwards} times a step")
+        fewer = {
             "per_device_train_batch_size": rows // 2,
-            "gradient_accumulation_steps": 2 * times,
+            "gradient_accumulation_steps": backwards,
         }
+        settings = {**settings, **fewer}
         del trainer
         gc.collect()
         if torch.cuda.is_available():
@@ -153,42 +161,41 @@ def dry_run(trainer) -> dict:
     Returns {"id", "tokens", "seconds", "gb"}: the sample, its prompt's length, and the peak (of the process, on a CPU).
     """
     row, tokens = _largest(trainer)
-    args, began = trainer.args, time.perf_counter()
-    rows_ = [row] * (args.per_device_train_batch_size * getattr(args, "steps_per_generation", 1))
+    args = trainer.args
+    copies = args.per_device_train_batch_size * getattr(args, "steps_per_generation", 1)
     trainer.current_gradient_accumulation_steps = 1
+    began = time.perf_counter()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with torch.random.fork_rng(), _full_completions(trainer):
         try:
-            trainer.training_step(trainer.model, trainer.data_collator(rows_), None)
+            trainer.training_step(trainer.model, trainer.data_collator([row] * copies), None)
         except (RuntimeError, MemoryError) as error:
-            if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            if not _is_out_of_memory(error):
                 raise
-            advice = _lower(trainer)
-            raise DoesNotFit(
-                f"memory: {row_id(row)} does not fit. {advice} ({str(error)[:120]})",
-                "batch_size" in advice,
-            ) from error
+            advice = _what_to_lower(trainer)
+            message = f"memory: {row_id(row)} does not fit. {advice} ({str(error)[:120]})"
+            raise DoesNotFit(message, halve="batch_size" in advice) from error
         finally:
             trainer.model.zero_grad(set_to_none=True)
-    return {
-        "id": row_id(row),
-        "tokens": tokens,
-        "seconds": time.perf_counter() - began,
-        "gb": peak() / 2**30,
-    }
+    seconds = time.perf_counter() - began
+    return {"id": row_id(row), "tokens": tokens, "seconds": seconds, "gb": peak() / 2**30}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 
 def _largest(trainer) -> tuple:
     """Return the row with most prompt tokens among the eight of longest text, and how many."""
-    data = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
-    chats = [prompts.messages(r) if isinstance(r, Sample) else r["prompt"] for r in data]
-    longest = sorted(range(len(data)), key=lambda i: -len(str(chats[i])))[:8]
-    counts = {
-        i: encode(trainer.processing_class, [chats[i]])["input_ids"].shape[1] for i in longest
-    }
-    best = max(longest, key=counts.get)
-    return data[best], counts[best]
+    rows = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
+    chats = [prompts.messages(r) if isinstance(r, Sample) else r["prompt"] for r in rows]
+    longest = sorted(range(len(rows)), key=lambda i: len(str(chats[i])), reverse=True)[:8]
+    counts = {}
+    for i in longest:
+        counts[i] = encode(trainer.processing_class, [chats[i]])["input_ids"].shape[1]
+    largest = max(longest, key=counts.get)
+    return rows[largest], counts[largest]
 
 
 @contextmanager
@@ -202,34 +209,30 @@ def _full_completions(trainer):
         yield
     finally:
         trainer.generation_config.min_new_tokens = None
-        trainer._step, trainer._buffered_inputs = 0, None
+        trainer._step = 0
+        trainer._buffered_inputs = None
         trainer._metrics["train"].clear()
         clear_logs(trainer._logs)
 
 
 def clear_logs(logs: dict) -> None:
     """Empty TRL's buffers of what was sampled."""
-    columns = (
-        logs["prompt"],
-        logs["completion"],
-        logs["advantages"],
-        *logs["rewards"].values(),
-        *logs["extra"].values(),
-    )
+    columns = [logs["prompt"], logs["completion"], logs["advantages"]]
+    columns += [*logs["rewards"].values(), *logs["extra"].values()]
     for column in columns:
         column.clear()
 
 
-def _lower(trainer) -> str:
+def _what_to_lower(trainer) -> str:
     """Name the setting to lower: by where memory ran out, and by what is already as low as it goes."""
-    args = trainer.args
-    if hasattr(args, "num_generations") and trainer._buffered_inputs is None:  # while generating
+    generates = hasattr(trainer.args, "num_generations")
+    if generates and trainer._buffered_inputs is None:  # while generating
         return "Lower num_generations, max_completion_length or steps_per_generation"
-    if args.per_device_train_batch_size > 1:
+    if trainer.args.per_device_train_batch_size > 1:
         return "Lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
-    return "Lower frames or max_pixels" + (
-        ", or max_completion_length" if hasattr(args, "num_generations") else ""
-    )
+    if generates:
+        return "Lower frames or max_pixels, or max_completion_length"
+    return "Lower frames or max_pixels"
 
 
 def peak() -> int:

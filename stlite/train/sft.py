@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on chains, and what both stages of training share.
+"""Supervised fine-tuning on chains of thought.
 
     model, processor = load("tiny")
     sft(model, processor, samples, "runs/st-cot", videos="sample_data/videos")
@@ -8,31 +8,21 @@ Saves adapter and processor together under the run's folder, and goes on where i
 
 import argparse
 import ast
-import json
 import os
-import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 
 from stlite.data import prompts
 from stlite.train import checkpoints
-from stlite.train.models import (  # before trl, as rollouts
-    LORA,
-    PRESETS,
-    add_lora,
-    encode,
-    load,
-    looking,
-)
-from stlite.train.preflight import find_batch_size
+from stlite.train.models import LORA, PRESETS, add_lora, encode, load, looking  # before trl
+from stlite.train.runs import arguments, build_trainer, finish, float32_adapter
 
 # isort: split
 from transformers import Trainer, TrainingArguments
 
 from stlite.data.egost import read_rows
-from stlite.data.sample import Sample, write_text
+from stlite.data.sample import Sample
 from stlite.rewards.rewards import PRESETS as REWARDS
 
 SFT = {
@@ -46,26 +36,29 @@ SFT = {
 }
 
 
-# ---- supervised fine-tuning ------------------------------------------------------------------------------------------
-
-
 class Collator:
-    """Batch (sample, reply) pairs: prompts and replies with their videos, labels on the reply alone."""
+    """Batch samples with the replies to be taught: their videos, and labels on the reply alone."""
 
     def __init__(self, processor, recipe: str):
-        self.processor, self.recipe = processor, recipe
+        self.processor = processor
+        self.recipe = recipe
 
     def __call__(self, samples: list[Sample]) -> dict:
         """Return input_ids, attention_mask, labels (B,L) and the video tensors."""
-        asked = [prompts.messages(s) for s in samples]
-        told = [prompts.messages(s, answer=prompts.target(s, self.recipe)) for s in samples]
-        batch = encode(self.processor, told, generation=False)
-        start = encode(self.processor, asked)["attention_mask"].sum(1)
-        first = batch["attention_mask"].argmax(1)
-        place = torch.arange(batch["input_ids"].shape[1])[None]
-        reply = (place >= (first + start)[:, None]) & batch["attention_mask"].bool()
-        batch["labels"] = batch["input_ids"].masked_fill(~reply, -100)
-        return dict(batch)
+        questions = [prompts.messages(sample) for sample in samples]
+        conversations = []
+        for sample in samples:
+            reply = prompts.target(sample, self.recipe)
+            conversations.append(prompts.messages(sample, answer=reply))
+        batch = dict(encode(self.processor, conversations, generation=False))
+        prompt_lengths = encode(self.processor, questions)["attention_mask"].sum(1)
+        mask = batch["attention_mask"]
+        padding = mask.argmax(1)  # padded on the left
+        reply_starts = (padding + prompt_lengths)[:, None]
+        places = torch.arange(mask.shape[1])[None]
+        is_reply = (places >= reply_starts) & mask.bool()
+        batch["labels"] = batch["input_ids"].masked_fill(~is_reply, -100)
+        return batch
 
 
 def sft(
@@ -79,64 +72,23 @@ def sft(
     `dry`, the default on CUDA, the largest sample is taken first, and rows a backward are halved until it fits.
     """
     model = add_lora(model, lora, seed)
-    _float32_adapter(model)
+    float32_adapter(model)
 
     def build(chosen):
+        args = TrainingArguments(**arguments(out, chosen, seed), remove_unused_columns=False)
         return Trainer(
-            model=model, args=TrainingArguments(**_arguments(out, chosen, seed), remove_unused_columns=False),
-            train_dataset=list(samples), data_collator=Collator(processor, recipe), processing_class=processor,
+            model=model,
+            args=args,
+            train_dataset=list(samples),
+            data_collator=Collator(processor, recipe),
+            processing_class=processor,
             callbacks=list(callbacks),
-        )  # fmt: skip
+        )
 
     with looking(processor, videos):
-        trainer, chosen = _build(build, {**SFT, **settings}, dry)
+        trainer, chosen = build_trainer(build, {**SFT, **settings}, dry)
         checkpoints.train(trainer, out, resume)
-    return _finish(
-        trainer, processor, out, {"stage": "sft", "recipe": recipe, "seed": seed, **chosen}
-    )
-
-
-# ---- what both stages share ------------------------------------------------------------------------------------------
-
-
-def _build(build: Callable, chosen: dict, dry: bool | None) -> tuple:
-    """Build a trainer; with `dry`, or on CUDA, one whose largest sample was seen to fit."""
-    if torch.cuda.is_available() if dry is None else dry:
-        return find_batch_size(build, chosen)
-    return build(chosen), chosen
-
-
-def _arguments(out, chosen: dict, seed: int) -> dict:
-    """Return the arguments both stages share: no account, safetensors, resumable, seeded."""
-    cpu = not torch.cuda.is_available()
-    return {
-        "output_dir": str(Path(out) / "checkpoints"), "report_to": "none", "seed": seed, "data_seed": seed,
-        "use_cpu": cpu, "bf16": not cpu and torch.cuda.is_bf16_supported(), "logging_steps": 1, "save_total_limit": 2,
-        "save_strategy": "steps", "save_steps": 0.1, "dataloader_pin_memory": not cpu, "gradient_checkpointing": not cpu,
-        "ddp_backend": "gloo" if cpu and int(os.environ.get("WORLD_SIZE", 1)) > 1 else None, **chosen,
-    }  # fmt: skip
-
-
-def _float32_adapter(model) -> None:
-    """Keep the adapter in float32 on a CPU: trl casts it to bfloat16, in which a rate of 1e-5 is lost to rounding."""
-    if not torch.cuda.is_available():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-
-
-def _finish(trainer, processor, out, settings: dict):
-    """Save adapter, processor, log and settings together; return the model in evaluation mode."""
-    out = Path(out)
-    trainer.save_model(
-        str(out / "adapter")
-    )  # gathers what is spread over cards; the processor goes with it
-    if trainer.args.should_save:
-        (out / "adapter" / "training_args.bin").unlink()  # a pickle that nobody needs
-        write_text(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
-        write_text(out / "train.json", json.dumps(settings, indent=1, default=str))
-        shutil.rmtree(out / "checkpoints")  # a run that is done begins anew when asked for again
-    return trainer.model.eval()
+    return finish(trainer, out, {"stage": "sft", "recipe": recipe, "seed": seed, **chosen})
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import clips
-from tests.test_browser import CHROMIUM, SETUP, Lab, count, run
+from tests.lab import CHROMIUM, Lab, run
+from tests.viz.test_browser import SETUP, count
 
 MANY = "from dataclasses import replace\nmany = [replace(samples[i % 8], id=f's{i}', video=f'{i % 24}.mp4') for i in range(1000)]\n"
 MANY += "rows = {'base': [said(i, 'AB'[i % 2]) for i in range(1000)], 'tuned': [said(i, 'A') for i in range(1000)]}"

@@ -23,7 +23,16 @@ ROOMS = {
         "sft",
         "grpo",
     ],
-    "viz": ["alignment", "plots", "inspector"],
+    "viz": [
+        "alignment",
+        "figures",
+        "plots",
+        "frontend",
+        "marks",
+        "sample_view",
+        "training_view",
+        "inspector",
+    ],
 }
 ORDER = [f"{room}.{module}" for room, modules in ROOMS.items() for module in modules]
 LIGHT = [

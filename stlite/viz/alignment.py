@@ -1,4 +1,4 @@
-"""A chain of thought beside the annotated path: which of its steps are right, misplaced, missing or invented.
+"""A chain of thought beside the annotated path: which steps are right, misplaced, missing or extra.
 
 >>> align_steps(["turn left", "enter the hall", "turn right"], ["turn left", "go straight", "turn right"])
 [('right', 'turn left', 0), ('extra', 'enter the hall', None), ('missing', 'go straight', 1), ('right', 'turn right', 2)]
@@ -16,113 +16,184 @@ from stlite.rewards.parse import parse
 
 STATES = {"right": "✓", "misplaced": "↔", "missing": "–", "extra": "+"}
 LONGEST = 40  # steps of one path that are shown
-NOT_REWARDS, NUMBER = ("step", "advantage", "tokens", "seconds"), (int, float, type(None))
+NOT_REWARDS = ("step", "advantage", "tokens", "seconds")  # numbers in a row that are no rewards
+NUMBER = int | float | None
+WORDS = re.compile(r"\s*\S+|\s+$")  # " left": a word with the space before it
+COMPARED = 4000  # characters of a reply that are compared word by word
+
+Cell = tuple[str, str, int | None]  # (state, text, index of the annotated step)
 
 
-def align_steps(said: Sequence[str], annotated: Sequence[str]) -> list[tuple[str, str, int | None]]:
-    """Align the steps of a chain with the annotated ones: (state, text, index of the annotated step) in reading order.
+def align_steps(predicted: Sequence[str], annotated: Sequence[str]) -> list[Cell]:
+    """Align the steps of a chain with the annotated ones, in reading order.
 
-    Steps are compared by meaning, as the rewards do. A longest common subsequence is right; an annotated step said
-    elsewhere is misplaced; one never said is missing, at the place where it belongs; anything else is invented.
+    Steps are compared by meaning, as the rewards do. A longest common subsequence is right.
+    An annotated step written elsewhere is misplaced. One never written is missing, at the place
+    where it belongs. Anything else is extra.
     """
-    from rapidfuzz.distance import LCSseq
-
-    a, b = (list(map(meaning, steps)) for steps in (said, annotated))
-    equal = [op for op in LCSseq.opcodes(a, b) if op.tag == "equal"]
-    right = {
-        op.src_start + k: op.dest_start + k
-        for op in equal
-        for k in range(op.src_end - op.src_start)
-    }
-    left, cells = [j for j in range(len(b)) if j not in right.values()], []
-    for i, step in enumerate(said):
-        j = right.get(i, next((j for j in left if b[j] == a[i]), None))
-        left = [k for k in left if k != j]
-        cells.append(("right" if i in right else "extra" if j is None else "misplaced", step, j))
-    for j in left:
-        at = next((k for k, c in enumerate(cells) if c[0] == "right" and c[2] > j), len(cells))
-        cells.insert(at, ("missing", annotated[j], j))
+    predicted_meanings = [meaning(step) for step in predicted]
+    annotated_meanings = [meaning(step) for step in annotated]
+    matched = _match(predicted_meanings, annotated_meanings)
+    taken = set(matched.values())
+    unmatched = [j for j in range(len(annotated)) if j not in taken]
+    cells = []
+    for i, step in enumerate(predicted):
+        elsewhere = [j for j in unmatched if annotated_meanings[j] == predicted_meanings[i]]
+        if i in matched:
+            cells.append(("right", step, matched[i]))
+        elif elsewhere:
+            cells.append(("misplaced", step, elsewhere[0]))
+            unmatched.remove(elsewhere[0])
+        else:
+            cells.append(("extra", step, None))
+    for j in unmatched:
+        cells.insert(_place(j, cells), ("missing", annotated[j], j))
     return cells
 
 
-def moments(sample: Sample, way: str, duration: float) -> list[float | None]:
-    """Return when each annotated step of a way is in view, in seconds; None where that was not measured.
+def _match(predicted: Sequence, annotated: Sequence) -> dict[int, int]:
+    """Map the indices of a longest common subsequence, from predicted to annotated."""
+    from rapidfuzz.distance import LCSseq
 
-    The way back passes the same moments in the opposite order; a turn at its start happens at the end of the video.
+    matched = {}
+    for op in LCSseq.opcodes(predicted, annotated):
+        if op.tag == "equal":
+            matched.update(zip(range(op.src_start, op.src_end), range(op.dest_start, op.dest_end)))
+    return matched
+
+
+def _place(missing: int, cells: Sequence[Cell]) -> int:
+    """Return where a missing step belongs: before the first right step that comes after it."""
+    for place, (state, _, index) in enumerate(cells):
+        if state == "right" and index > missing:
+            return place
+    return len(cells)
+
+
+def annotated_steps(sample: Sample, way: str) -> tuple[str, ...]:
+    """Return the annotated steps of one way."""
+    return sample.steps_forward if way == "forward" else sample.steps_reverse
+
+
+def moments(sample: Sample, way: str, duration: float) -> list[float | None]:
+    """Return when each annotated step of a way is in view, in seconds; None where nobody measured.
+
+    The way back passes the same moments in the opposite order. A turn at its start happens at the
+    end of the video.
     """
-    steps = sample.steps_forward if way == "forward" else sample.steps_reverse
+    steps = annotated_steps(sample, way)
     times = list(sample.moments)
     if way == "reverse":
-        times = [duration] * (len(steps) - len(times) == 1) + times[::-1]
-    return times if len(times) == len(steps) and sample.moments else [None] * len(steps)
+        times.reverse()
+        if times and len(steps) == len(times) + 1:
+            times.insert(0, duration)
+    if len(times) != len(steps):
+        return [None] * len(steps)
+    return times
 
 
 def tracks(sample: Sample, replies: Mapping[str, str], duration: float) -> list[dict]:
-    """List the annotated paths, then the path each reply thinks of: name, way, thought, cells of state, text, second."""
-    paths = {"forward": sample.steps_forward, "reverse": sample.steps_reverse}
-    found = [
-        (f"{way} path", way, False, [("", s, j) for j, s in enumerate(paths[way])]) for way in WAYS
-    ]
-    for name, reply in replies.items():
-        thought = parse(reply)
-        way = thought.way or sample.way
-        cells = (
-            align_steps(thought.steps, paths[way])
-            if paths[way]
-            else [("", s, None) for s in thought.steps]
-        )
-        found.append((f"{name} thought".strip(), way, True, cells if thought.steps else []))
-    made = []
-    for name, way, thought, cells in found:
-        times = moments(sample, way, duration)
-        shown = [
-            {"state": s, "text": t, "second": None if j is None else times[j]}
-            for s, t, j in cells[:LONGEST]
-        ]
-        if len(cells) > LONGEST:
-            shown.append(
-                {"state": "", "text": f"… and {len(cells) - LONGEST} more", "second": None}
-            )
-        made.append({"name": name, "way": way, "thought": thought, "cells": shown})
-    return [lane for lane in made if lane["cells"]]
+    """List the annotated paths, then the path each reply thinks of.
+
+    A track has its name, way, whether it is a thought, and cells of state, text and second.
+    """
+    rows = []
+    for way in WAYS:
+        cells = [("", step, j) for j, step in enumerate(annotated_steps(sample, way))]
+        rows.append(_track(sample, f"{way} path", way, cells, duration))
+    for name, text in replies.items():
+        reply = parse(text)
+        way = reply.way or sample.way
+        cells = _thought_cells(reply.steps, annotated_steps(sample, way))
+        row = _track(sample, f"{name} thought".strip(), way, cells, duration)
+        rows.append(row | {"thought": True})
+    return [row for row in rows if row["cells"]]
+
+
+def _thought_cells(steps: Sequence[str], annotated: Sequence[str]) -> list[Cell]:
+    if not steps:
+        return []
+    if not annotated:
+        return [("", step, None) for step in steps]
+    return align_steps(steps, annotated)
+
+
+def _track(sample: Sample, name: str, way: str, cells: Sequence[Cell], duration: float) -> dict:
+    times = moments(sample, way, duration)
+    shown = []
+    for state, text, index in cells[:LONGEST]:
+        second = None if index is None else times[index]
+        shown.append({"state": state, "text": text, "second": second})
+    if len(cells) > LONGEST:
+        rest = f"… and {len(cells) - LONGEST} more"
+        shown.append({"state": "", "text": rest, "second": None})
+    return {"name": name, "way": way, "thought": False, "cells": shown}
 
 
 def group_tokens(rollouts: Sequence[Mapping]) -> list[dict]:
-    """List the rollouts of one prompt: name, text, rewards by function, total, advantage (paper section 4), pieces.
+    """List the rollouts of one prompt: name, text, rewards by function, total, advantage, pieces.
 
-    A rollout is a row of TRL's completions, or {"reply": text, "rewards": {name: value}, "advantage": value}. Pieces are
-    the text cut up, each with whether it differs from the reply that earned most.
+    A rollout is a row of TRL's completions, or {"reply": text, "rewards": {name: value},
+    "advantage": value}. The advantage is (reward − group mean) / group standard deviation (paper
+    section 4). Pieces are the text cut up, each with whether it differs from the best reply.
 
-    >>> [round(r["advantage"], 2) for r in group_tokens([{"reply": "a", "accuracy": 1.0}, {"reply": "b", "accuracy": 0.0}])]
+    >>> rows = group_tokens([{"reply": "a", "accuracy": 1.0}, {"reply": "b", "accuracy": 0.0}])
+    >>> [round(row["advantage"], 2) for row in rows]
     [0.71, -0.71]
     """
     rows = []
-    for i, r in enumerate(rollouts, 1):
-        paid = r.get("rewards") or {
-            k: v for k, v in r.items() if k not in NOT_REWARDS and isinstance(v, NUMBER)
-        }
-        paid = {k: None if v is None or math.isnan(v) else float(v) for k, v in paid.items()}
-        row = {
-            "name": str(i),
-            "text": str(r.get("reply", r.get("completion", ""))),
-            "rewards": paid,
-        }
-        rows.append(row | {"total": sum(v for v in paid.values() if v is not None)})
+    for number, rollout in enumerate(rollouts, 1):
+        rewards = _rewards(rollout)
+        row = {"name": str(number), "text": _reply_text(rollout), "rewards": rewards}
+        row["total"] = sum(value for value in rewards.values() if value is not None)
+        rows.append(row)
     totals = [row["total"] for row in rows]
-    for row, r in zip(rows, rollouts):
-        own = (row["total"] - fmean(totals)) / (1e-4 + (stdev(totals) if len(totals) > 1 else 0.0))
-        row["advantage"] = float(r.get("advantage", own))
-        row["pieces"] = changed_words(rows[totals.index(max(totals))]["text"], row["text"])
+    spread = stdev(totals) if len(totals) > 1 else 0.0
+    best = rows[totals.index(max(totals))] if rows else None
+    for row, rollout in zip(rows, rollouts):
+        advantage = (row["total"] - fmean(totals)) / (spread + 1e-4)
+        row["advantage"] = float(rollout.get("advantage", advantage))
+        row["pieces"] = changed_words(best["text"], row["text"])
     return rows
 
 
-def changed_words(a: str, b: str, most: int = 4000) -> list[tuple[str, bool]]:
-    """Cut `b` into pieces: (text, whether it differs from `a`); what lies beyond `most` characters is not compared.
+def _reply_text(rollout: Mapping) -> str:
+    return str(rollout.get("reply", rollout.get("completion", "")))
+
+
+def _rewards(rollout: Mapping) -> dict[str, float | None]:
+    """Return the rewards of a rollout by function; None where an annotation is missing."""
+    columns = rollout.get("rewards") or _reward_columns(rollout)
+    rewards = {}
+    for name, value in columns.items():
+        absent = value is None or math.isnan(value)
+        rewards[name] = None if absent else float(value)
+    return rewards
+
+
+def _reward_columns(row: Mapping) -> dict[str, float | None]:
+    columns = {}
+    for name, value in row.items():
+        if name not in NOT_REWARDS and isinstance(value, NUMBER):
+            columns[name] = value
+    return columns
+
+
+def changed_words(before: str, after: str) -> list[tuple[str, bool]]:
+    """Cut `after` into pieces: (text, whether it differs from `before`).
+
+    What lies beyond COMPARED characters is not compared word by word.
 
     >>> changed_words("go right now", "go left now")
     [('go', False), (' left', True), (' now', False)]
     """
-    x, y = (re.findall(r"\s*\S+|\s+$", text[:most]) for text in (a, b))
-    codes = difflib.SequenceMatcher(None, x, y, autojunk=False).get_opcodes()
-    pieces = [("".join(y[j:k]), kind != "equal") for kind, _, _, j, k in codes if k > j]
-    return pieces + [(b[most:], a[most:] != b[most:])] * (len(b) > most)
+    old_words = WORDS.findall(before[:COMPARED])
+    new_words = WORDS.findall(after[:COMPARED])
+    matcher = difflib.SequenceMatcher(None, old_words, new_words, autojunk=False)
+    pieces = []
+    for tag, _, _, start, end in matcher.get_opcodes():
+        if end > start:
+            pieces.append(("".join(new_words[start:end]), tag != "equal"))
+    if len(after) > COMPARED:
+        pieces.append((after[COMPARED:], before[COMPARED:] != after[COMPARED:]))
+    return pieces

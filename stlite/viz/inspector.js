@@ -1,29 +1,12 @@
-// The front end of the inspector. It draws one view, a plain object made by Python, out of elements and text nodes:
-// no string is ever parsed as markup, so nothing that a model or a data file wrote can run.
+// The inspector draws one view, a plain object made by Python (sample_view.py, training_view.py).
 
-const SIGNS = { right: "✓", misplaced: "↔", missing: "–", invented: "+" };
+const SIGNS = { right: "✓", misplaced: "↔", missing: "–", extra: "+" };
 const HELP = [
   ["← →", "previous, next frame"], ["Home End", "first, last frame"], ["space", "play, pause"],
   ["j k", "next, previous sample"], ["n", "next wrong reply"], ["c", "walk along the first chain of thought"],
   ["1 2 3", "mark good, wrong gold, bad video"], ["4", "write a note"], ["5", "clear the mark"], ["?", "this help"],
 ];
 
-function h(tag, props, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(props || {})) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value === true ? "" : visible(value));
-  }
-  const shown = children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false && c !== "");
-  node.append(...shown.map((c) => (c instanceof Node ? c : document.createTextNode(visible(c)))));
-  return node;
-}
-
-// Characters that hide or turn round what is written become visible.
-const HIDDEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu;
-const visible = (text) => String(text).replace(HIDDEN, (c) => "\\u" + c.codePointAt(0).toString(16).padStart(4, "0"));
-
-const two = (x) => (typeof x === "number" ? x.toFixed(2) : "–");
 const hue = (reason) => (reason === "right" ? "right" : reason === "wrong" ? "wrong" : "other");
 const sign = (reason) => ({ right: "✓ ", wrong: "✗ " })[reason] || "! ";
 const badge = (reason) => h("span", { class: `st-badge st-${hue(reason)}` }, sign(reason), reason);
@@ -39,61 +22,54 @@ function place(view, second) {
   return ((from + part * (to - from) + 0.5) / times.length) * 100;
 }
 
-function nearest(view, second) {
-  let best = 0;
-  view.seconds.forEach((t, i) => { if (Math.abs(t - second) < Math.abs(view.seconds[best] - second)) best = i; });
-  return best;
-}
-
-function links(view, lane) {
+function links(view, path) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 100 10");
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
   svg.setAttribute("class", "st-links");
-  lane.cells.forEach((cell, i) => {
+  path.cells.forEach((cell, i) => {
     if (typeof cell.second !== "number") return;
-    const n = lane.cells.length;
-    const own = (((lane.way === "reverse" ? n - 1 - i : i) + 0.5) / n) * 100;
+    const n = path.cells.length;
+    const own = (((path.way === "reverse" ? n - 1 - i : i) + 0.5) / n) * 100;
     const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
     const ends = [own, place(view, cell.second)];
-    if (lane.way === "reverse") ends.reverse();
+    if (path.way === "reverse") ends.reverse();
     Object.entries({ x1: ends[0], y1: 0, x2: ends[1], y2: 10 }).forEach(([k, v]) => line.setAttribute(k, v));
     svg.append(line);
   });
   return h("div", { class: "st-row" }, h("span"), svg);
 }
 
-function lane(view, data, jump) {
+function track(view, data, jump) {
   const chip = (cell, i) => h("button", {
     class: `st-chip ${cell.state ? "st-" + cell.state : ""}`, type: "button", "data-key": `${data.name}/${i}`,
     title: [cell.state, cell.text, typeof cell.second === "number" && `${two(cell.second)} s`].filter(Boolean).join(" · "),
-    onclick: () => typeof cell.second === "number" && jump(nearest(view, cell.second)),
+    onclick: () => typeof cell.second === "number" && jump(nearest(view.seconds, cell.second)),
   }, cell.state && h("b", {}, SIGNS[cell.state], " "), cell.state && h("span", { class: "st-hidden" }, cell.state, ": "), cell.text);
   const cells = data.cells.map((cell, i) => h("li", {}, chip(cell, i)));
-  return h("div", { class: `st-row st-lane st-${data.way}${data.thought ? " st-thought" : ""}` }, h("span", { class: "st-name" }, data.name),
+  return h("div", { class: `st-row st-track st-${data.way}${data.thought ? " st-thought" : ""}` }, h("span", { class: "st-name" }, data.name),
     h("ol", { "aria-label": `${data.name}, ${data.way}` }, cells.length ? cells : h("li", {}, "no step")));
 }
 
 function timeline(view, sources, jump) {
-  const above = view.lanes.filter((l) => l.way === "forward"), below = view.lanes.filter((l) => l.way === "reverse");
+  const above = view.tracks.filter((l) => l.way === "forward"), below = view.tracks.filter((l) => l.way === "reverse");
   const thumbs = sources.map((src, i) => h("button", {
     class: "st-thumb", type: "button", "data-frame": i, "data-key": `frame/${i}`, onclick: () => jump(i),
     "aria-label": `frame ${view.indices[i]} at ${two(view.seconds[i])} seconds`,
   }, h("img", { src, alt: "" }), h("small", {}, `#${view.indices[i]}`, h("br"), `${two(view.seconds[i])} s`)));
-  const strip = h("div", { class: "st-row" }, h("span", { class: "st-name" }, "frames"), h("div", { class: "st-strip" }, thumbs));
+  const frames = h("div", { class: "st-row" }, h("span", { class: "st-name" }, "frames"), h("div", { class: "st-frames" }, thumbs));
   const thought = (l) => l.thought, path = (l) => !l.thought;
   return h("section", { class: "st-time", "aria-label": "frames and paths in time" },
-    above.filter(thought).map((l) => lane(view, l, jump)),
-    above.filter(path).map((l) => [lane(view, l, jump), sources.length > 0 && links(view, l)]),
-    sources.length > 0 && strip,
-    below.filter(path).map((l) => [sources.length > 0 && links(view, l), lane(view, l, jump)]),
-    below.filter(thought).map((l) => lane(view, l, jump)));
+    above.filter(thought).map((l) => track(view, l, jump)),
+    above.filter(path).map((l) => [track(view, l, jump), sources.length > 0 && links(view, l)]),
+    sources.length > 0 && frames,
+    below.filter(path).map((l) => [sources.length > 0 && links(view, l), track(view, l, jump)]),
+    below.filter(thought).map((l) => track(view, l, jump)));
 }
 
 function transport(view, jump, at, play) {
   const last = view.seconds.length - 1;
-  const button = (label, text, act) => h("button", { type: "button", "aria-label": label, title: label, "data-key": label, onclick: act }, text);
   return h("div", { class: "st-transport" },
     button("first frame", "|◀", () => jump(0)), button("previous frame", "◀", () => jump(at() - 1)),
     button("play or pause", "▶ play", play),
@@ -133,7 +109,6 @@ function annotate(view, send) {
 }
 
 function header(view, { send, explain }) {
-  const button = (label, text, act) => h("button", { type: "button", "data-key": label, title: label, "aria-label": label, onclick: act }, text);
   const facts = [view.task, view.way, view.part].filter(Boolean).map((t) => h("span", { class: "st-tag" }, t));
   return h("header", { class: "st-head" },
     !view.alone && [button("previous sample", "k previous", () => send({ do: "move", by: -1 })),
@@ -196,8 +171,8 @@ function render({ model, el }) {
 
   function walk() {
     stop();
-    const lane = root.querySelector(".st-thought") || root.querySelector(".st-lane");
-    const path = lane ? [...lane.querySelectorAll(".st-chip")] : [];
+    const track = root.querySelector(".st-thought") || root.querySelector(".st-track");
+    const path = track ? [...track.querySelectorAll(".st-chip")] : [];
     const tick = (i) => {
       path.forEach((c, n) => c.classList.toggle("st-here", n === i));
       if (i >= path.length) return stop();
@@ -208,8 +183,8 @@ function render({ model, el }) {
   }
 
   function load() {
-    sources.forEach((s) => s.startsWith("blob:") && URL.revokeObjectURL(s));
-    sources = (view.frames || []).map((f) => typeof f === "string" ? `data:image/jpeg;base64,${f}` : URL.createObjectURL(new Blob([f], { type: "image/jpeg" })));
+    release(sources);
+    sources = (view.frames || []).map(frameURL);
   }
 
   // Two traits may change at once: draw once, and read the frames again only when the view is another.
@@ -227,7 +202,7 @@ function render({ model, el }) {
       : view.kind === "training" ? [sources.length ? h("img", { class: "st-curves", src: sources[0], alt: view.caption }) : h("p", { class: "st-empty" }, "no steps logged yet"),
         view.group && group(view.group)]
       : sample(view, sources, { send, jump, play, explain, at: () => at });
-    root.replaceChildren(...[body, h("p", { class: "st-status", role: "status" }, view.message || ""), help && panel()].flat(Infinity).filter(Boolean));
+    root.replaceChildren(...[body, h("p", { class: "st-status", role: "status" }, view.message || ""), help && helpPanel(HELP)].flat(Infinity).filter(Boolean));
     root.setAttribute("aria-busy", "false");
     root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
     if (view.kind === "sample") jump(same ? at : 0);
@@ -235,7 +210,6 @@ function render({ model, el }) {
   }
 
   const explain = () => { help = !help; draw(); };
-  const panel = () => h("div", { class: "st-help", role: "note", "aria-label": "keys" }, HELP.map(([k, t]) => [h("b", {}, k), h("span", {}, t)]));
   const keys = {
     ArrowRight: () => jump(at + 1), ArrowLeft: () => jump(at - 1), Home: () => jump(0), End: () => jump(sources.length - 1),
     " ": play, c: walk, j: () => send({ do: "move", by: 1 }), k: () => send({ do: "move", by: -1 }), n: () => send({ do: "wrong" }),
@@ -243,16 +217,9 @@ function render({ model, el }) {
     4: () => root.querySelector(".st-note")?.focus(), 5: () => send({ do: "mark", text: "" }),
     "?": explain, Escape: () => help && explain(),
   };
-  const typing = (node) => node.matches("input[type=text], textarea, select");
-  root.addEventListener("keydown", (e) => {
-    if (typing(e.target) || e.ctrlKey || e.metaKey || e.altKey || view.kind === "group" || view.kind === "training") return;
-    if (e.key === " " && e.target.matches("button")) return;  // space presses the button that has the focus
-    if (e.target.matches("input[type=range]") && /^(Arrow|Home|End)/.test(e.key)) return;
-    if (!Object.hasOwn(keys, e.key)) return;
-    e.preventDefault();
-    e.stopPropagation();
-    keys[e.key]();
-  });
+  const drawn = () => view.kind === "sample" || view.kind === "empty"; // other views have frames and samples to go to
+  const guard = ([key, act]) => [key, () => (drawn() || key === "?" || key === "Escape") && act()];
+  listen(root, Object.fromEntries(Object.entries(keys).map(guard)));
   model.on("change:view", later);
   model.on("change:said", later);
   draw();

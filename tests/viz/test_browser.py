@@ -4,23 +4,12 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from pathlib import Path
 
-import nbformat
 import pytest
 
 from stlite.data.sample import Sample, SampleError, write_jsonl
-from tests import clips
-
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-REPOSITORY = Path(__file__).parents[1]
+from tests.lab import CHROMIUM, ready, run
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM, reason="no chromium here: apt-get install chromium runs the browser tests"
@@ -70,120 +59,11 @@ $\\href{javascript:pwn()}{x}$ \\u003cscript>pwn()\\u003c/script>
 """.strip().splitlines()
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Lab:
-    """A JupyterLab of its own, and pages in it."""
-
-    def __init__(self, folder, browser):
-        self.folder, self.browser, self.port = folder, browser, free_port()
-        config = folder / "config" / "labconfig"
-        config.mkdir(parents=True)
-        news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-        (config / "page_config.json").write_text(json.dumps(news))
-        places = {
-            "JUPYTER_CONFIG_DIR": "config",
-            "IPYTHONDIR": "ipython",
-            "JUPYTER_RUNTIME_DIR": "runtime",
-        }
-        places |= {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
-        places = {name: str(folder / place) for name, place in places.items()}
-        command = [
-            sys.executable,
-            "-m",
-            "jupyterlab",
-            "--no-browser",
-            "--allow-root",
-            f"--ServerApp.root_dir={folder}",
-        ]
-        command += [
-            f"--ServerApp.port={self.port}",
-            "--IdentityProvider.token=",
-            "--LabApp.expose_app_in_browser=True",
-        ]
-        path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | places | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        with open(folder / "lab.log", "wb") as log:
-            self.process = subprocess.Popen(
-                command, env=environment, cwd=folder, stdout=log, stderr=log
-            )
-        self._wait()
-
-    def _wait(self):
-        for _ in range(240):
-            try:
-                return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api", timeout=2).read()
-            except OSError:
-                assert self.process.poll() is None, (self.folder / "lab.log").read_text()
-                time.sleep(0.25)
-        raise AssertionError("JupyterLab did not start in a minute")
-
-    def open(self, name, *cells, scheme="light"):
-        """Open a notebook of code cells in a page of its own, kernel started, nothing run."""
-        notebook = nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
-            metadata={
-                "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
-            },
-        )
-        nbformat.write(notebook, self.folder / f"{name}.ipynb")
-        page = self.browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme=scheme)
-        page.add_init_script("window.pwn = () => { window.pwned = true }")
-        page.goto(f"http://127.0.0.1:{self.port}/doc/tree/{name}.ipynb?reset")
-        ready(page)
-        return page
-
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-
-def ready(page):
-    """Wait until the kernel of the notebook in a page answers."""
-    context = "window.jupyterapp?.shell.currentWidget?.sessionContext"
-    page.wait_for_function(f"() => {context}?.isReady && {context}.session?.kernel", timeout=60_000)
-    page.evaluate(f"async () => {{ await {context}.session.kernel.info; }}")
-
-
-def run(page, cell):
-    """Run a cell by its number, select it, and wait until it is done without an error."""
-    done = page.evaluate(
-        """async (n) => { const notebook = window.jupyterapp.shell.currentWidget.content;
-        notebook.activeCellIndex = n; notebook.deselectAll(); const { model } = notebook.activeCell;
-        await window.jupyterapp.commands.execute('notebook:run-cell');
-        return [model.executionCount, model.outputs.toJSON().filter((o) => o.output_type === 'error')]; }""",
-        cell,
-    )
-    assert done[0] and not done[1], done
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    from playwright.sync_api import sync_playwright
-
-    folder = tmp_path_factory.mktemp("lab")
-    (folder / "videos").mkdir()
-    for name in ("a.mp4", "b.mp4", "<img src=x onerror=pwn()>.mp4"):
-        clips.encode(folder / "videos" / name, range(40), size=(160, 120))
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        lab = Lab(folder, browser)
-        yield lab
-        lab.stop()
-        browser.close()
-
-
 SETUP = """
 from stlite.data.sample import Sample
-from stlite.viz.inspector import inspect, show_chain, show_group
+from stlite.viz.inspector import inspect
+from stlite.viz.sample_view import show_chain
+from stlite.viz.training_view import show_group
 OPTIONS = ("turn around turn left", "turn around turn right")
 samples = [
     Sample(f"s{i}", "ab"[i % 2] + ".mp4", "direction" if i < 5 else "action", "reverse", f"Which way back? {i}", "A", OPTIONS,
@@ -202,7 +82,7 @@ def count(page, text):
 
 
 def test_keys_filters_and_marks_work_and_a_mark_outlives_the_kernel(lab):
-    show = "import os; open('pid', 'w').write(str(os.getpid()))\ninspect_samples(samples, runs, 'videos')"
+    show = "import os; open('pid', 'w').write(str(os.getpid()))\ninspect(samples, runs, 'videos')"
     page = lab.open("inspect", SETUP, show)
     run(page, 0)
     run(page, 1)
@@ -351,7 +231,7 @@ with open("memory.jsonl", "a") as file:
 VIEWS = """
 from pathlib import Path
 import pandas
-from stlite.viz.inspector import TrainingView
+from stlite.viz.training_view import TrainingView
 view = TrainingView("run")
 view
 """
@@ -360,14 +240,14 @@ Path("run/completions").mkdir(parents=True)
 rows = {"prompt": ["p"] * 2, "completion": ["turn left", "turn right"], "accuracy_reward": [0.0, 1.0], "advantage": [-0.7, 0.7]}
 pandas.DataFrame({"step": [1, 1]} | rows).to_parquet("run/completions/completions_00001.parquet")
 class state: log_history = [{"step": 1, "reward": 0.5, "kl": 0.1}]
-view.next = 0; view.on_log(None, state, None)
+view.next_draw = 0; view.on_log(None, state, None)
 """
 
 
 def test_chains_groups_and_training_are_drawn_and_empty_and_broken_states_say_so(lab):
     chain = "show_chain(samples[0], runs['base'][0]['reply'], 'videos')"
     group = "show_group([{'reply': 'go left', 'accuracy': 1.0}, {'reply': 'go right', 'accuracy': 0.0}])"
-    broken = "from dataclasses import replace\ninspect_samples([replace(samples[0], video='none.mp4')], None, 'videos')"
+    broken = "from dataclasses import replace\ninspect([replace(samples[0], video='none.mp4')], None, 'videos')"
     page = lab.open(
         "views", SETUP, chain, group, VIEWS, TRAIN, broken, "inspect([])", scheme="dark"
     )
@@ -375,11 +255,11 @@ def test_chains_groups_and_training_are_drawn_and_empty_and_broken_states_say_so
     for cell in range(3):
         run(page, cell)
     roots.nth(1).wait_for()
-    lane = roots.nth(0).locator(".st-lane.st-thought .st-chip")
-    assert [c.split(" ")[0] for c in lane.all_inner_texts()] == ["✓", "+"]
-    tops = [n.bounding_box()["y"] for n in roots.nth(0).locator(".st-lane").all()]
-    assert tops[0] < tops[1] < roots.nth(0).locator(".st-strip").bounding_box()["y"] < tops[2]
-    lane.first.click()
+    thought = roots.nth(0).locator(".st-track.st-thought .st-chip")
+    assert [c.split(" ")[0] for c in thought.all_inner_texts()] == ["✓", "+"]
+    tops = [n.bounding_box()["y"] for n in roots.nth(0).locator(".st-track").all()]
+    assert tops[0] < tops[1] < roots.nth(0).locator(".st-frames").bounding_box()["y"] < tops[2]
+    thought.first.click()
     assert "0.7" in roots.nth(0).locator(".st-caption").inner_text()
     assert roots.nth(1).locator("td.st-diff mark").all_inner_texts() == [" right"]
     run(page, 3)

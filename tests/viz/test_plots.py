@@ -12,7 +12,7 @@ from PIL import Image
 from stlite.data import prompts
 from stlite.data.sample import Sample
 from stlite.data.video import Clip
-from stlite.viz import plots
+from stlite.viz import alignment, figures, plots
 
 SAMPLE = Sample(
     "s", "a.mp4", "direction", "reverse", "Which way back?", "A", ("turn around turn left", "turn around turn right"),
@@ -79,7 +79,7 @@ def test_every_picture_is_saved_as_png_and_svg_whole_and_the_same_each_time(tmp_
         assert image.startswith(b"\x89PNG") and image.endswith(b"IEND\xaeB`\x82"), name
         small = plots.png(figure)
         assert figure._repr_png_() == small == image and len(small) < len(
-            plots._draw(figure, "png", 120)
+            figures.draw(figure, "png", 120)
         ), name
         assert Image.open(io.BytesIO(small)).convert("RGB").getpixel((0, 0)) == (255, 255, 255), (
             name
@@ -171,7 +171,7 @@ def test_the_small_png_keeps_the_colours_that_mean_something():
         io.BytesIO(plots.png(plots.chain(replace(CLIP, frames=noise), SAMPLE, reply), 80))
     )
     found = np.asarray(image.convert("RGB")).reshape(-1, 3).astype(int)
-    for colour in (plots.STATE_COLOURS["right"], plots.STATE_COLOURS["extra"], plots.COLOURS[0]):
+    for colour in (plots.STATE_COLOURS["right"], plots.STATE_COLOURS["extra"], figures.COLOURS[0]):
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(found - wanted).max(axis=1) <= 8).sum() > 50, colour
 
@@ -181,7 +181,7 @@ def test_variants_differ_in_more_than_colour_and_colours_differ_in_print():
     assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 6
     bars = plots.bars({str(n): {"a": 0.1} for n in range(1, 7)}).axes[0].patches
     assert len({p.get_hatch() for p in bars}) == 6
-    assert len(set(plots.chains.STATES.values())) == 4  # a sign for each state of a step
+    assert len(set(alignment.STATES.values())) == 4  # a sign for each state of a step
 
 
 @pytest.mark.filterwarnings("error")

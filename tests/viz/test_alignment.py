@@ -9,7 +9,7 @@ import pytest
 from sample_data import walks
 from stlite.data import prompts
 from stlite.data.sample import Sample
-from stlite.viz import alignment as chains
+from stlite.viz import alignment
 
 OPTIONS = ("turn around turn left", "turn around turn right")
 
@@ -32,10 +32,10 @@ def sample(**more) -> Sample:
 
 
 def states(said: str, annotated: str) -> str:
-    """Match paths of one-letter steps: + invented, - missing, ~ misplaced."""
+    """Match paths of one-letter steps: + extra, - missing, ~ misplaced."""
     signs = {"right": "", "misplaced": "~", "missing": "-", "extra": "+"}
     return " ".join(
-        signs[state] + text for state, text, _ in chains.align_steps(list(said), list(annotated))
+        signs[state] + text for state, text, _ in alignment.align_steps(list(said), list(annotated))
     )
 
 
@@ -52,7 +52,7 @@ def states(said: str, annotated: str) -> str:
         ("zxy", "xyz", "~z x y"),
     ],
 )
-def test_each_step_is_right_misplaced_missing_or_invented(said, annotated, wanted):
+def test_each_step_is_right_misplaced_missing_or_extra(said, annotated, wanted):
     assert states(said, annotated) == wanted
 
 
@@ -62,7 +62,7 @@ def test_every_step_said_and_every_step_annotated_appears_exactly_once():
         said, annotated = (
             ["wxyz"[rng.randrange(4)] for _ in range(rng.randrange(7))] for _ in range(2)
         )
-        cells = chains.align_steps(said, annotated)
+        cells = alignment.align_steps(said, annotated)
         assert [text for state, text, _ in cells if state != "missing"] == said
         assert sorted(j for *_, j in cells if j is not None) == list(range(len(annotated)))
         assert all(text == annotated[j] for state, text, j in cells if j is not None)
@@ -80,17 +80,17 @@ def longest(a, b) -> int:
 
 
 def test_steps_are_compared_by_meaning_as_the_rewards_do():
-    assert [cell[0] for cell in chains.align_steps(["Take a right turn."], ["turn right"])] == [
+    assert [cell[0] for cell in alignment.align_steps(["Take a right turn."], ["turn right"])] == [
         "right"
     ]
 
 
 def test_the_way_back_passes_the_same_moments_the_other_way_round():
     s = sample()
-    assert chains.moments(s, "forward", 5.0) == [1.0, 3.0]
-    assert chains.moments(s, "reverse", 5.0) == [5.0, 3.0, 1.0]
-    assert chains.moments(sample(moments=()), "forward", 5.0) == [None, None]
-    assert chains.moments(sample(moments=(1.0, 2.0, 3.0)), "forward", 5.0) == [None, None]
+    assert alignment.moments(s, "forward", 5.0) == [1.0, 3.0]
+    assert alignment.moments(s, "reverse", 5.0) == [5.0, 3.0, 1.0]
+    assert alignment.moments(sample(moments=()), "forward", 5.0) == [None, None]
+    assert alignment.moments(sample(moments=(1.0, 2.0, 3.0)), "forward", 5.0) == [None, None]
 
 
 def test_rendered_walks_have_moments_inside_the_video_that_fall_on_the_way_back():
@@ -100,16 +100,16 @@ def test_rendered_walks_have_moments_inside_the_video_that_fall_on_the_way_back(
         for s in walks.samples(walks.draw(seed, 1 + seed % 4), "a.mp4")
         if s.kind == "choice"
     ]
-    known = [chains.moments(s, "reverse", 30.0) for s in made]
+    known = [alignment.moments(s, "reverse", 30.0) for s in made]
     assert sum(None not in times for times in known) > 0.6 * len(made)
     assert all(times == sorted(times, reverse=True) for times in known if None not in times)
 
 
-def test_lanes_hold_both_paths_and_the_path_each_reply_thinks_of():
+def test_tracks_hold_both_paths_and_the_path_each_reply_thinks_of():
     s = sample()
     said = prompts.reply(prompts.trace(s), "A")
     paths, thought = (lambda rows: (rows[:2], rows[2:]))(
-        chains.tracks(s, {"tuned": said, "mute": "A"}, 5.0)
+        alignment.tracks(s, {"tuned": said, "mute": "A"}, 5.0)
     )
     assert [(x["name"], x["thought"]) for x in paths] == [
         ("forward path", False),
@@ -124,8 +124,8 @@ def test_lanes_hold_both_paths_and_the_path_each_reply_thinks_of():
 
 def test_a_chain_of_thousands_of_steps_is_cut_and_says_so():
     said = prompts.reply("Let's start by thinking forward: " + ", ".join(["turn left"] * 3000), "A")
-    cells = chains.tracks(sample(), {"": said}, 5.0)[-1]["cells"]
-    assert len(cells) == chains.LONGEST + 1
+    cells = alignment.tracks(sample(), {"": said}, 5.0)[-1]["cells"]
+    assert len(cells) == alignment.LONGEST + 1
     assert cells[-1]["text"].startswith("… and ")
 
 
@@ -143,13 +143,13 @@ def test_a_row_of_completions_and_a_rollout_of_our_own_say_the_same():
         "rewards": {"accuracy_reward": 1.0, "format_reward": 0.5},
         "advantage": 2.0,
     }
-    (a,), (b,) = chains.group_tokens([row]), chains.group_tokens([ours])
+    (a,), (b,) = alignment.group_tokens([row]), alignment.group_tokens([ours])
     assert a == b
     assert (a["total"], a["advantage"]) == (1.5, 2.0)
 
 
 def test_a_reward_without_annotation_counts_nothing_and_equal_rewards_teach_nothing():
-    rows = chains.group_tokens(
+    rows = alignment.group_tokens(
         [
             {"reply": "a", "accuracy": 1.0, "route": math.nan},
             {"reply": "b", "accuracy": 1.0, "route": None},

@@ -10,8 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from stlite.data.annotations import build
 from stlite.data.checks import check
-from stlite.data.egost import build, read_rows, write_rows
+from stlite.data.egost import read_rows, write_rows
 
 TURNS = ("turn left", "turn right", "go straight")
 PLACES = (

@@ -21,7 +21,8 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import clips
 
-from stlite.data.video import ClipWarning, clear_cache, read_clip
+from stlite.data.cache import clear_cache
+from stlite.data.video import ClipWarning, read_clip
 
 REPEAT = int(os.environ.get("REPEAT", 5))
 CLOCK = time.process_time if os.environ.get("CPU") else time.perf_counter
@@ -128,17 +129,7 @@ def _sought(container, stream, times, base, first):
     return found
 
 
-def torchcodec(path, count, pixels):
-    from torchcodec.decoders import VideoDecoder
-
-    decoder = VideoDecoder(str(path), seek_mode="exact", dimension_order="NHWC")
-    batch = decoder.get_frames_at(
-        np.linspace(0, len(decoder) - 1, count).round().astype(int).tolist()
-    )
-    return [shrink(frame.numpy(), pixels) for frame in batch.data], batch.pts_seconds.numpy()
-
-
-READERS = (ours, decord, pyav, pyav_seek, torchcodec, release)
+READERS = (ours, decord, pyav, pyav_seek, release)
 
 
 # ---- judged

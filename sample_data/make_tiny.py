@@ -34,7 +34,8 @@ from transformers import (
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from sample_data import walks
 from stlite.data import prompts
-from stlite.data.egost import build, read_rows
+from stlite.data.annotations import build
+from stlite.data.egost import read_rows
 from stlite.data.sample import replace
 from stlite.data.steps import AROUND
 from stlite.rewards.choice import score

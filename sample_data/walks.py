@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stlite.data.egost import build
+from stlite.data.annotations import build
 from stlite.data.sample import Sample, replace
 from stlite.data.steps import AROUND, reverse_path, reverse_step
 

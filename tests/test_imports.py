@@ -9,7 +9,22 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "stlite"
 ROOMS = {
-    "data": ["sample", "steps", "prompts", "video", "egost", "splits", "checks"],
+    "data": [
+        "sample",
+        "steps",
+        "prompts",
+        "cache",
+        "container",
+        "decoders",
+        "video",
+        "paths",
+        "drafts",
+        "egost",
+        "annotations",
+        "splits",
+        "defects",
+        "checks",
+    ],
     "rewards": ["parse", "choice", "judge", "rewards", "reward_audit"],
     "eval": ["statistics", "evaluate", "shortcuts", "report", "conditions"],
     "train": [

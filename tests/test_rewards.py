@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stlite.data import egost, prompts
 from stlite.data.sample import Sample, replace
-from stlite.data.steps import reverse_path
+from stlite.data.steps import cut_steps, reverse_path
 from stlite.eval import report
 from stlite.rewards import judge
 from stlite.rewards import reward_audit as payouts
@@ -175,7 +175,7 @@ def test_consistency_pays_no_path_that_leads_to_another_option():
     for s in CHOICES[::3]:
         opposite = {"forward": "reverse", "reverse": "forward"}[s.way]
         for text in set(s.options) - {s.gold}:
-            path = reverse_path(egost.cut_steps(text, known), s.task, s.way)
+            path = reverse_path(cut_steps(text, known), s.task, s.way)
             assert (
                 paid(
                     consistency_reward,

@@ -1,50 +1,59 @@
-"""What the model is asked and how it is taught to answer: one prompt for SFT, GRPO, evaluation and widgets.
+"""What the model is asked and taught to answer: one prompt for SFT, GRPO, evaluation and widgets.
 
 <video> Please take an egocentric view ... Options: A. turn left go straight, B. turn right go straight ...
 <think>Let's start by thinking reverse ... Hence, the correct answer is A</think> <answer>A</answer>
 """
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from stlite.data.sample import LETTERS, Sample
+from stlite.data.steps import Steps, quoted_steps
 
 OPENING = "Please take an egocentric view to understand the following questions. "
-DESTINATION, START = "to reach your destination?", "to return to the starting point?"
-QUESTIONS = {  # the sub-question, without opening: the paper's wording, its slips mended (paper section 1)
-    (
-        "direction",
-        "forward",
-    ): "what directions do you need to go through to get to your destination?",
-    (
-        "direction",
-        "reverse",
-    ): "what directions do you need to go through to get to the starting point?",
-    (
-        "landmark",
-        "forward",
-    ): f"which landmarks (objects or scenery changes) did you pass by {DESTINATION}",
-    (
-        "landmark",
-        "reverse",
-    ): f"which landmarks (objects or scenery changes) did you pass by {START}",
-    ("action", "forward"): f"which actions did you perform {DESTINATION}",
-    ("action", "reverse"): f"which actions did you perform {START}",
-    ("route", "forward"): "Please describe in detail how to get to the final location.",
-    (
-        "route",
-        "reverse",
-    ): "Please describe in detail how to get from the last position in the end view of the "
-    "picture back to the starting point.",
+DESTINATION = "to reach your destination?"
+START = "to return to the starting point?"
+PATH = "what directions do you need to go through"
+SCENERY = "which landmarks (objects or scenery changes) did you pass by"
+DEEDS = "which actions did you perform"
+DESCRIBE = "Please describe in detail how to get"
+QUESTIONS = {  # without opening: the paper's wording, its slips mended (paper section 1)
+    ("direction", "forward"): f"{PATH} to get to your destination?",
+    ("direction", "reverse"): f"{PATH} to get to the starting point?",
+    ("landmark", "forward"): f"{SCENERY} {DESTINATION}",
+    ("landmark", "reverse"): f"{SCENERY} {START}",
+    ("action", "forward"): f"{DEEDS} {DESTINATION}",
+    ("action", "reverse"): f"{DEEDS} {START}",
+    ("route", "forward"): f"{DESCRIBE} to the final location.",
+    ("route", "reverse"): (
+        f"{DESCRIBE} from the last position in the end view of the picture "
+        "back to the starting point."
+    ),
 }
+TASK_SIGNS = {
+    "route": "how to get",
+    "direction": "what directions",
+    "landmark": "which landmarks",
+    "action": "which actions",
+}
+WAY_SIGNS = {"forward": ("your destination", "final location"), "reverse": ("starting point",)}
 INSTRUCTION = (
-    "Please answer in English. Output the thinking process in <think> </think> and final answer in <answer> </answer> "
-    "tags, i.e., <think> reasoning process here </think> <answer> answer here </answer>."
+    "Please answer in English. Output the thinking process in <think> </think> and final answer "
+    "in <answer> </answer> tags, i.e., <think> reasoning process here </think> "
+    "<answer> answer here </answer>."
 )
 DIRECT_INSTRUCTION = (
     "Please answer in English with the final answer alone, in <answer> </answer> tags."
 )
 CHOOSE = (
     "Please select the most appropriate answer from the options above and return only its letter."
+)
+OPPOSITE = {"forward": "reverse", "reverse": "forward"}
+THEN = " And then think about "
+VERDICT = "Hence, the correct answer is "
+TRACE_START = re.compile(  # "Let's start by thinking reverse what directions …?"
+    r"Let's start by thinking (?P<way>forward|reverse) (?P<question>[^?.]*[?.])"
 )
 
 
@@ -63,48 +72,87 @@ def options_text(options: Sequence[str]) -> str:
 
 
 def problem(sample: Sample, direct: bool = False) -> str:
-    """Return the text of a sample's question: stem, options, and how to reply; `direct` asks for no thinking."""
-    choices = (
-        f" Options: {options_text(sample.options)}\n\nInstructions: {CHOOSE}"
-        if sample.options
-        else ""
-    )
-    return f"{sample.question}{choices} {DIRECT_INSTRUCTION if direct else INSTRUCTION}"
+    """Return the text of a question: stem, options, how to reply; `direct` asks for no thinking."""
+    text = sample.question
+    if sample.options:
+        text += f" Options: {options_text(sample.options)}\n\nInstructions: {CHOOSE}"
+    return f"{text} {DIRECT_INSTRUCTION if direct else INSTRUCTION}"
 
 
 def trace(sample: Sample, way: str | None = None) -> str:
-    """Return the chain that thinks of the path in `way`, by default the other one (paper section 3); "" without steps."""
-    way = way or {"forward": "reverse", "reverse": "forward"}[sample.way]
+    """Return the chain that goes through the path in `way`, by default the opposite one.
+
+    "" where that path is not annotated (paper section 3).
+    """
+    way = way or OPPOSITE[sample.way]
     steps = sample.steps_forward if way == "forward" else sample.steps_reverse
-    first, then = (QUESTIONS[sample.task, w].removeprefix("Please ") for w in (way, sample.way))
-    chain = f"Let's start by thinking {way} {first} {', '.join(steps)} And then think about {then}"
-    return f"{chain} Hence, the correct answer is {sample.answer}" if steps else ""
+    if not steps:
+        return ""
+    first = QUESTIONS[sample.task, way].removeprefix("Please ")
+    then = QUESTIONS[sample.task, sample.way].removeprefix("Please ")
+    chain = f"Let's start by thinking {way} {first} {', '.join(steps)}{THEN}{then}"
+    return f"{chain} {VERDICT}{sample.answer}"
+
+
+def read_trace(trace: str) -> tuple[tuple[str, str], tuple[str, str], Steps] | None:
+    """Read a trace of the paper's form (section 3): (task, way) of its two questions, first path.
+
+    None where the text has another form. The path is verbatim.
+    """
+    start = TRACE_START.match(trace)
+    if not start:
+        return None
+    path, _, then = trace[start.end() :].rpartition(THEN)
+    first_kind = question_kind(start["question"])
+    then_kind = question_kind(then.partition(f" {VERDICT}")[0])
+    if not first_kind or not then_kind or first_kind[1] != start["way"]:
+        return None
+    return first_kind, then_kind, _read_path(path.strip())
+
+
+def _read_path(path: str) -> Steps:
+    if path.startswith("["):  # released traces of forward questions print a Python list
+        return quoted_steps(path)
+    return tuple(path.split(", ")) if path else ()
+
+
+@lru_cache(1 << 12)
+def question_kind(question: str) -> tuple[str, str] | None:
+    """Tell the task and the way a question asks for, by its words; None where they do not tell."""
+    tasks = [task for task, sign in TASK_SIGNS.items() if sign in question]
+    ways = [way for way, signs in WAY_SIGNS.items() if any(sign in question for sign in signs)]
+    return (tasks[0], ways[0]) if len(tasks) == len(ways) == 1 else None
 
 
 def reply(thinking: str, answer: str) -> str:
     """Write a reply in the format that `parse` reads."""
-    return (f"<think>{thinking}</think> " if thinking else "") + f"<answer>{answer}</answer>"
+    head = f"<think>{thinking}</think> " if thinking else ""
+    return f"{head}<answer>{answer}</answer>"
 
 
 def target(sample: Sample, recipe: str = "st-cot") -> str:
-    """Return the reply that SFT teaches: "st-cot" thinks the opposite way, "forward-cot" the way asked, "label" not."""
+    """Return the reply that SFT teaches.
+
+    "st-cot" thinks in the opposite way, "forward-cot" in the way asked, "label" not at all.
+    """
     if recipe == "label":
         return reply("", sample.answer)
-    if recipe not in ("st-cot", "forward-cot"):
+    if recipe == "forward-cot":
+        thinking = trace(sample, sample.way)
+    elif recipe == "st-cot":
+        thinking = sample.trace or trace(sample)
+    else:
         raise ValueError(f"recipe: expected label, st-cot or forward-cot, found {recipe!r}")
-    thinking = (
-        trace(sample, sample.way) if recipe == "forward-cot" else (sample.trace or trace(sample))
-    )
     if not thinking:
-        sample.refuse("steps", f"the annotated path that {recipe} thinks of", "none")
+        sample.refuse("steps", f"the annotated path that {recipe} goes through", "none")
     return reply(thinking, sample.answer)
 
 
 def messages(sample: Sample, direct: bool = False, answer: str = "") -> list[dict]:
-    """Return chat messages with the video's path as a video part; with `answer`, the assistant's turn is appended."""
-    content = [
-        {"type": "video", "video": sample.video},
-        {"type": "text", "text": problem(sample, direct)},
-    ]
-    said = [{"role": "assistant", "content": [{"type": "text", "text": answer}]}]
-    return [{"role": "user", "content": content}, *(said if answer else ())]
+    """Return chat messages with the path of the video; `answer` becomes the assistant's turn."""
+    video = {"type": "video", "video": sample.video}
+    question = {"type": "text", "text": problem(sample, direct)}
+    chat = [{"role": "user", "content": [video, question]}]
+    if answer:
+        chat.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return chat

@@ -1,10 +1,13 @@
-"""One question about one video, and files of them: {"id": "w7/route/reverse", "video": "part1/w7.mp4", …} in JSONL."""
+"""One question about one video, and files of them.
+
+A line of JSONL: {"id": "w7/route/reverse", "video": "part1/w7.mp4", …}
+"""
 
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from dataclasses import replace as replace
 from pathlib import Path
@@ -18,12 +21,16 @@ SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell a lone one, and no f
 
 
 class SampleError(ValueError):
-    """A field of a sample is wrong; says where (file:line), which field, what was expected and what was found."""
+    """A field is wrong: where (file:line), which, what was expected, what was found."""
 
     def __init__(self, where: str, field: str, expected: str, found: object):
-        self.where, self.field, self.expected, self.found = where, field, expected, found
+        self.where = where
+        self.field = field
+        self.expected = expected
+        self.found = found
+        place = where or "sample"
         super().__init__(
-            f"{where or 'sample'}: field '{field}': expected {expected}, found {str(found)[:200]!r}"
+            f"{place}: field '{field}': expected {expected}, found {str(found)[:200]!r}"
         )
 
 
@@ -48,10 +55,8 @@ class Sample:
     trace: str = ""  # the reverse-thinking chain, verbatim
     part: str = ""
     source: str = ""
-    group: str = ""  # the recording: splits and intervals go by it
-    moments: tuple[
-        float, ...
-    ] = ()  # seconds at which each forward step happens, for rendered walks
+    group: str = ""  # videos cut from one recording share it: splits and intervals go by it
+    moments: tuple[float, ...] = ()  # seconds at which each forward step happens, if known
     origin: str = ""  # file:line
 
     def __post_init__(self):
@@ -61,13 +66,19 @@ class Sample:
                 if not isinstance(value, (list, tuple)):
                     self.refuse(f.name, "a list", value)
                 object.__setattr__(self, f.name, tuple(value))
-            if f.name == "moments":
-                if not all(isinstance(v, (int, float)) and abs(v) < float("inf") for v in value):
-                    self.refuse(f.name, "finite numbers", value)
-            elif not all(map(_is_text, value if f.name in TUPLES else (value,))):
-                self.refuse(f.name, "text (Unicode without lone surrogates)", value)
+            self._check_content(f.name, value)
         self._check_values()
+        self._check_answer()
         safe_path(self.video, where=self.origin)
+
+    def _check_content(self, name: str, value: object):
+        """Refuse what is no text, and moments that are no finite numbers."""
+        items = value if name in TUPLES else (value,)
+        if name == "moments":
+            if not all(map(_is_finite, items)):
+                self.refuse(name, "finite numbers", value)
+        elif not all(map(_is_text, items)):
+            self.refuse(name, "text (Unicode without lone surrogates)", value)
 
     def _check_values(self):
         for name, allowed in (("task", TASKS), ("way", WAYS)):
@@ -76,10 +87,13 @@ class Sample:
         for name in ("id", "video", "question"):
             if not getattr(self, name).strip():
                 self.refuse(name, "text that is not empty", getattr(self, name))
-        choice = self.kind == "choice"
-        if not (1 <= len(self.options) <= len(LETTERS) if choice else not self.options):
-            self.refuse("options", f"1 to {len(LETTERS)} texts, none for a route", self.options)
-        if choice and self.answer not in tuple(self.letters):
+
+    def _check_answer(self):
+        most = len(LETTERS)
+        fits = 1 <= len(self.options) <= most if self.kind == "choice" else not self.options
+        if not fits:
+            self.refuse("options", f"1 to {most} texts, none for a route", self.options)
+        if self.kind == "choice" and self.answer not in tuple(self.letters):
             self.refuse("answer", f"one of the letters {self.letters}", self.answer)
 
     def refuse(self, field: str, expected: str, found: object):
@@ -99,7 +113,9 @@ class Sample:
     @property
     def gold(self) -> str:
         """The text of the right answer: the right option, or the route."""
-        return self.answer if self.kind == "route" else self.options[LETTERS.index(self.answer)]
+        if self.kind == "route":
+            return self.answer
+        return self.options[LETTERS.index(self.answer)]
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -111,21 +127,26 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and (value.isascii() or not SURROGATE.search(value))
 
 
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < float("inf")
+
+
+TIME_RANGE = re.compile(r"#t=[^#/]*$")  # "#t=3.0,9.5"
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # "https:", "C:"
+
+
 def safe_path(path: str, root: str | os.PathLike | None = None, where: str = "") -> Path:
-    """Resolve a path from a data file under its root; absolute, "..", NUL, URL and links that lead out raise SampleError.
+    """Resolve a path from a data file under its root.
+
+    Absolute paths, "..", NUL, URLs and links that lead out raise SampleError.
 
     >>> safe_path("walks/a.mp4#t=1,2").as_posix()
     'walks/a.mp4'
     """
-    bare = re.sub(r"#t=[^#/]*$", "", path)
+    bare = TIME_RANGE.sub("", path)
     parts = bare.replace("\\", "/").split("/")
-    if (
-        "\0" in path
-        or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", bare)
-        or not parts[0]
-        or parts[0] == "~"
-        or ".." in parts
-    ):
+    absolute = parts[0] in ("", "~") or SCHEME.match(bare)
+    if "\0" in path or absolute or ".." in parts:
         raise SampleError(where, "video", "a relative path under its root, no URL, no '..'", path)
     if root is None:
         return Path(bare)
@@ -156,13 +177,39 @@ def read_lines(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
 
 
 def decode(text: bytes, where: str) -> object:
-    """Read one JSON value; text that is broken, over 100 MB or nested too deep raises SampleError."""
+    """Read one JSON value; text that is broken, too long or nested too deep raises SampleError."""
     if len(text) > MAX_BYTES:
         raise SampleError(where, "row", f"at most {MAX_BYTES} bytes of JSON", f"{len(text)} bytes")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SampleError(where, "row", "a JSON value", error) from None
+
+
+def text_field(row: dict, key: str, where: str) -> str:
+    """Return a text of a row; one that is missing or of another type raises SampleError."""
+    if not isinstance(row.get(key), str):
+        value = row[key] if key in row else f"only the fields {sorted(row)}"
+        raise SampleError(where, key, "text", value)
+    return row[key]
+
+
+def error_list(on_error: str) -> list[SampleError] | None:
+    """Return the list that `collect` puts errors into, or None where the first is raised."""
+    if on_error not in ("raise", "collect"):
+        raise ValueError(f"on_error: expected raise or collect, found {on_error!r}")
+    return [] if on_error == "collect" else None
+
+
+def collect(make: Callable, items: Iterable[tuple], errors: list[SampleError] | None) -> Iterator:
+    """Yield what `make` makes of each item; an error is raised, or goes into the list if given."""
+    for item in items:
+        try:
+            yield make(*item)
+        except SampleError as error:
+            if errors is None:
+                raise
+            errors.append(error)
 
 
 def read_jsonl(path: str | os.PathLike) -> Iterator[Sample]:
@@ -172,11 +219,11 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[Sample]:
 
 def write_jsonl(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
     """Write samples as JSONL, atomically; empty fields are left out."""
-    lines = (
-        json.dumps({k: v for k, v in asdict(s).items() if v not in ("", ())}, ensure_ascii=False)
-        for s in samples
-    )
-    return write_text(path, "".join(line + "\n" for line in lines))
+    lines = []
+    for sample in samples:
+        row = {name: value for name, value in asdict(sample).items() if value not in ("", ())}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return write_text(path, "".join(lines))
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

@@ -1,65 +1,72 @@
-"""Splits that do not leak: questions about one recording never stand on both sides."""
+"""Splits that do not leak: questions about one group of videos never stand on both sides."""
 
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from stlite.data.egost import recording
+from stlite.data.paths import group_name
 from stlite.data.sample import Sample
 
 SIZES = (63, 126, 252, 378, 504, 630)
 
+Split = tuple[list[Sample], list[Sample]]  # train, test
+
 
 class OverlapError(ValueError):
-    """A recording stands on both sides of a split."""
+    """A group stands on both sides of a split."""
 
 
 def group_of(sample: Sample) -> str:
-    """Name the recording of a sample: its group or, without one, what its video's file name tells."""
-    return sample.group or recording(sample.video)
+    """Name the group of a sample: its own or, without one, what its video's file name tells."""
+    return sample.group or group_name(sample.video)
 
 
-def _takes(samples: Iterable[Sample], seed: int) -> list[list[Sample]]:
-    """Gather the samples of each recording, in an order drawn from the seed and the names alone."""
-    recordings = defaultdict(list)
+def _shuffled_groups(samples: Iterable[Sample], seed: int) -> list[list[Sample]]:
+    """Gather the samples of each group, in an order drawn from the seed and the names alone."""
+    groups = defaultdict(list)
     for sample in samples:
-        recordings[group_of(sample)].append(sample)
-    return [
-        recordings[name]
-        for name in sorted(recordings, key=lambda name: random.Random(f"{seed}/{name}").random())
-    ]
+        groups[group_of(sample)].append(sample)
+    names = sorted(groups, key=lambda name: _draw(seed, name))
+    return [groups[name] for name in names]
 
 
-def by_group(
-    samples: Iterable[Sample], share: float = 0.2, seed: int = 0
-) -> tuple[list[Sample], list[Sample]]:
-    """Split into (train, test) by recording, with at least `share` of the samples, but not all recordings, in test."""
-    recordings = _takes(samples, seed)
-    if not 0 < share < 1 or len(recordings) < 2:
+def _draw(seed: int, name: str) -> float:
+    return random.Random(f"{seed}/{name}").random()
+
+
+def by_group(samples: Iterable[Sample], share: float = 0.2, seed: int = 0) -> Split:
+    """Split into (train, test) by group: at least `share` of the samples in test, not all groups."""
+    groups = _shuffled_groups(samples, seed)
+    if not 0 < share < 1 or len(groups) < 2:
         raise ValueError(
-            f"expected a share between 0 and 1 and two recordings, found {share} and {len(recordings)}"
+            f"expected a share between 0 and 1 and two groups, found {share} and {len(groups)}"
         )
-    wanted, test = share * sum(map(len, recordings)), []
-    while len(recordings) > 1 and len(test) < wanted:
-        test += recordings.pop()
-    return [sample for some in recordings for sample in some], test
+    wanted = share * sum(map(len, groups))
+    test = []
+    while len(groups) > 1 and len(test) < wanted:
+        test += groups.pop()
+    train = [sample for group in groups for sample in group]
+    return train, test
 
 
-def leave_part_out(samples: Iterable[Sample], *parts: str) -> tuple[list[Sample], list[Sample]]:
+def leave_part_out(samples: Iterable[Sample], *parts: str) -> Split:
     """Split into (other parts, these parts), as the paper tests out of distribution (section 6)."""
     samples = list(samples)
-    if missing := sorted(set(parts) - {s.part for s in samples}) or not parts:
-        raise ValueError(
-            f"parts: expected some of {sorted({s.part for s in samples})}, found {missing or 'none'}"
-        )
-    return [s for s in samples if s.part not in parts], [s for s in samples if s.part in parts]
+    there = {s.part for s in samples}
+    missing = sorted(set(parts) - there)
+    if missing or not parts:
+        found = missing or "none"
+        raise ValueError(f"parts: expected some of {sorted(there)}, found {found}")
+    train = [s for s in samples if s.part not in parts]
+    test = [s for s in samples if s.part in parts]
+    return train, test
 
 
 def ladder(
     samples: Iterable[Sample], sizes: Sequence[int] = SIZES, seed: int = 0
 ) -> dict[int, list[Sample]]:
-    """Draw nested subsets of the sizes asked, each holding all smaller ones, for scaling curves (section 2)."""
-    drawn = sorted(samples, key=lambda s: random.Random(f"{seed}/{s.id}").random())
+    """Draw subsets of the sizes asked, each holding all smaller ones (scaling curves, section 2)."""
+    drawn = sorted(samples, key=lambda s: _draw(seed, s.id))
     if max(sizes) > len(drawn):
         raise ValueError(
             f"sizes: expected at most the {len(drawn)} samples there are, found {max(sizes)}"
@@ -67,27 +74,35 @@ def ladder(
     return {size: drawn[:size] for size in sizes}
 
 
-def kfold(
-    samples: Iterable[Sample], k: int = 5, seed: int = 0
-) -> list[tuple[list[Sample], list[Sample]]]:
-    """Return k pairs (train, test): every sample is tested once, recordings stay whole, folds are of like size."""
-    recordings = _takes(samples, seed)
-    if not 2 <= k <= len(recordings):
-        raise ValueError(f"k: expected 2 to {len(recordings)}, the number of recordings, found {k}")
+def kfold(samples: Iterable[Sample], k: int = 5, seed: int = 0) -> list[Split]:
+    """Return k pairs (train, test): every sample is tested once, groups whole, folds of like size."""
+    groups = _shuffled_groups(samples, seed)
+    if not 2 <= k <= len(groups):
+        raise ValueError(f"k: expected 2 to {len(groups)}, the number of groups, found {k}")
     folds = [[] for _ in range(k)]
-    for some in sorted(recordings, key=len, reverse=True):
-        min(folds, key=len).extend(some)
-    return [([s for other in folds if other is not fold for s in other], fold) for fold in folds]
+    for group in sorted(groups, key=len, reverse=True):
+        min(folds, key=len).extend(group)
+    return [(_all_but(folds, i), folds[i]) for i in range(k)]
+
+
+def _all_but(folds: Sequence[list[Sample]], left_out: int) -> list[Sample]:
+    train = []
+    for i, fold in enumerate(folds):
+        if i != left_out:
+            train += fold
+    return train
 
 
 def check_overlap(train: Iterable[Sample], test: Iterable[Sample]):
-    """Raise OverlapError if a recording or, whatever the recordings are called, a video file is on both sides."""
-    train, test = list(train), list(test)
-    for what, name in (
-        ("recording", group_of),
-        ("video", lambda s: s.video.partition("#t=")[0]),
-    ):
-        if both := sorted({name(s) for s in train} & {name(s) for s in test}):
-            raise OverlapError(
-                f"expected no {what} on both sides, found {len(both)}: {', '.join(both[:5])}"
-            )
+    """Raise OverlapError if a group or, whatever groups are called, a video is on both sides."""
+    train = list(train)
+    test = list(test)
+    for what, name_of in (("group", group_of), ("video", _video_file)):
+        both = {name_of(s) for s in train} & {name_of(s) for s in test}
+        if both:
+            first = ", ".join(sorted(both)[:5])
+            raise OverlapError(f"expected no {what} on both sides, found {len(both)}: {first}")
+
+
+def _video_file(sample: Sample) -> str:
+    return sample.video.partition("#t=")[0]

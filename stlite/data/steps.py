@@ -6,7 +6,8 @@ landmarks come in the opposite order; actions come in the opposite order, each u
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 
 AROUND = "turn around"
 OPPOSITES = (
@@ -21,7 +22,10 @@ SWAP = {
 SWAP_PATTERN = re.compile(r"\b(" + "|".join(sorted(SWAP, key=len, reverse=True)) + r")\b", re.I)
 TURNED_ROUND = re.compile(r"^\s*(?:please\s+)?(turn (a?round|back)|make a u-turn|go back)\b", re.I)
 
-QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+SINGLE_QUOTED = r"'((?:[^'\\]|\\.)*)'"  # 'turn left'
+DOUBLE_QUOTED = r'"((?:[^"\\]|\\.)*)"'  # "the man's desk"
+QUOTED = re.compile(f"{SINGLE_QUOTED}|{DOUBLE_QUOTED}")
+MAX_WORDS = 200  # of a text that is cut into steps
 
 Steps = tuple[str, ...]
 Edit = Callable[[Sequence[str]], Steps]
@@ -33,7 +37,30 @@ def quoted_steps(text: str) -> Steps:
     >>> quoted_steps("['turn left', 'go straight']")
     ('turn left', 'go straight')
     """
-    return tuple(step for a, b in QUOTED.findall(text) if (step := (a or b).strip()))
+    texts = [(single or double).strip() for single, double in QUOTED.findall(text)]
+    return tuple(filter(None, texts))
+
+
+def cut_steps(text: str, known: Iterable[str]) -> Steps:
+    """Cut a space-joined list of at most 200 words into known steps, where only one cut is possible.
+
+    >>> cut_steps("gate car park gate", ["car park", "gate"]), cut_steps("gate bridge", ["gate"])
+    (('gate', 'car park', 'gate'), ())
+    """
+    words = text.split()
+    if len(words) > MAX_WORDS:
+        return ()
+    lowered = tuple(word.casefold() for word in words)
+    phrases = {tuple(step.casefold().split()) for step in known} - {()}
+    cuts: list[list[Steps]] = [[] for _ in words] + [[()]]  # cuts[i]: up to two of words[i:]
+    for start in reversed(range(len(words))):
+        for phrase in phrases:
+            end = start + len(phrase)
+            if lowered[start:end] == phrase:
+                step = " ".join(words[start:end])
+                cuts[start] += [(step, *rest) for rest in cuts[end]]
+        del cuts[start][2:]
+    return cuts[0][0] if len(cuts[0]) == 1 else ()
 
 
 def reverse_step(step: str) -> str:
@@ -63,61 +90,32 @@ def reverse_path(steps: Sequence[str], task: str, way: str = "forward") -> Steps
         return undone
     if way == "forward":
         return (AROUND, *undone)
-    return undone[:-1] if steps and TURNED_ROUND.match(steps[0]) else undone
+    return undone[:-1] if _starts_around(steps) else undone
+
+
+def _starts_around(steps: Sequence[str]) -> bool:
+    return bool(steps) and TURNED_ROUND.match(steps[0]) is not None
 
 
 def naive_reversal(steps: Sequence[str], task: str, way: str) -> Steps:
-    """List the same path as it runs the other way, the turn at the start of a way back kept in its place."""
-    head = int(
-        task == "direction"
-        and way == "reverse"
-        and bool(steps)
-        and bool(TURNED_ROUND.match(steps[0]))
-    )
-    return (*steps[:head], *reverse_path(steps[head:], "action" if task == "direction" else task))
+    """List the same path as it runs the other way; a turn that starts a way back keeps its place."""
+    if task != "direction":
+        return reverse_path(steps, task)
+    head = 1 if way == "reverse" and _starts_around(steps) else 0
+    return (*steps[:head], *reverse_path(steps[head:], "action"))
 
 
-def _undo(at: int | None = None) -> Edit:
-    """Undo one step, or all of them."""
-    return lambda steps: tuple(
-        reverse_step(s) if at in (None, i) else s for i, s in enumerate(steps)
-    )
-
-
-def _exchange(a: str, b: str, at: int | None = None) -> Edit:
-    labels = {a: b, b: a}
-    return lambda steps: tuple(
-        labels.get(s, s) if at in (None, i) else s for i, s in enumerate(steps)
-    )
-
-
-def _edits(
-    steps: Sequence[str], task: str, way: str, pool: Sequence[str], rng: random.Random
-) -> list[Edit]:
-    """Collect reversible edits of a list; which ones are offered does not tell the list from its edited forms."""
-    edits: list[Edit] = [lambda s: naive_reversal(s, task, way)] * 2
-    inside = [s for s in dict.fromkeys(steps) if not TURNED_ROUND.match(s)]
-    if task != "landmark":
-        edits += [_undo(), *map(_undo, range(len(steps)))]
-    if task == "direction":
-        places = [i for i, step in enumerate(steps) if step in inside and len(set(pool) - {step})]
-        edits += [
-            _exchange(steps[i], rng.choice(sorted(set(pool) - {steps[i]})), i) for i in places
-        ]
-    else:
-        edits += [_exchange(a, b) for i, a in enumerate(inside) for b in inside[:i]]
-        outside = sorted(set(pool) - set(steps) - set(map(reverse_step, steps)))
-        edits += [_exchange(a, rng.choice(outside)) for a in inside if outside]
-    return edits
+# ---- distractors
 
 
 def make_distractors(
     steps: Sequence[str], task: str, way: str, rng: random.Random, pool: Sequence[str] = ()
 ) -> tuple[Steps, ...]:
-    """Make up to four lists {x, e1 x, e2 x, e1 e2 x} by two commuting reversible edits, the given list first.
+    """Make up to four lists {x, e1 x, e2 x, e1 e2 x} by two commuting reversible edits, x first.
 
-    Any of the four could be the truth as well as any other, so the texts alone do not give the answer away.
-    Fewer than four come back where no two edits commute; `pool` holds the steps of other videos.
+    Any of the four could be the truth as well as any other, so the texts do not give the answer
+    away. Fewer come back where no two edits commute. `pool` holds steps of other videos, sorted
+    and without repeats.
     """
     x = tuple(steps)
     edits = _edits(x, task, way, pool, rng)
@@ -125,12 +123,101 @@ def make_distractors(
     best: tuple[Steps, ...] = (x,)
     for i, first in enumerate(edits):
         for second in edits[:i]:
-            four = (x, first(x), second(x), second(first(x)))
-            if (
-                len(set(four)) == 4
-                and four[3] == first(second(x))
-                and first(four[1]) == x == second(four[2])
-            ):
-                return four
-            best = max(best, tuple(dict.fromkeys(four[:3])), key=len)
+            square = (x, first(x), second(x), second(first(x)))
+            if _is_orbit(square, first, second):
+                return square
+            distinct = tuple(dict.fromkeys(square[:3]))
+            best = max(best, distinct, key=len)
     return best
+
+
+def _is_orbit(square: tuple[Steps, ...], first: Edit, second: Edit) -> bool:
+    """Tell whether the four lists are different and two edits that commute lead to each from each."""
+    x, by_first, by_second, by_both = square
+    if len(set(square)) < 4 or first(by_second) != by_both:
+        return False
+    return first(by_first) == x and second(by_second) == x
+
+
+def _edits(
+    steps: Steps, task: str, way: str, pool: Sequence[str], rng: random.Random
+) -> list[Edit]:
+    """Collect reversible edits of a list; the kinds offered do not tell it from its edited forms."""
+
+    def walked_the_other_way(path: Sequence[str]) -> Steps:
+        return naive_reversal(path, task, way)
+
+    edits: list[Edit] = [walked_the_other_way, walked_the_other_way]
+    if task != "landmark":
+        edits.append(_undo_all)
+        edits += [_undo_one(i) for i in range(len(steps))]
+    if task == "direction":
+        return edits + _replaced_moves(steps, pool, rng)
+    return edits + _exchanged_things(steps, pool, rng)
+
+
+def _replaced_moves(steps: Steps, pool: Sequence[str], rng: random.Random) -> list[Edit]:
+    """Exchange one move, at its place, for another of the pool."""
+    edits = []
+    for i, step in enumerate(steps):
+        if not TURNED_ROUND.match(step) and set(pool[:2]) - {step}:
+            edits.append(_exchange(step, _draw(pool, {step}, rng), i))
+    return edits
+
+
+def _exchanged_things(steps: Steps, pool: Sequence[str], rng: random.Random) -> list[Edit]:
+    """Exchange two things of the list everywhere, or one for a thing of the pool."""
+    edits = []
+    inside = [step for step in dict.fromkeys(steps) if not TURNED_ROUND.match(step)]
+    for i, a in enumerate(inside):
+        edits += [_exchange(a, b) for b in inside[:i]]
+    excluded = {*steps, *map(reverse_step, steps)}
+    for a in inside:
+        b = _draw(pool, excluded, rng)
+        if b:
+            edits.append(_exchange(a, b))
+    return edits
+
+
+def _draw(pool: Sequence[str], excluded: set[str], rng: random.Random) -> str:
+    """Draw a step of the sorted pool that is not excluded, "" where there is none; without a copy."""
+    places = sorted(bisect_left(pool, step) for step in excluded if _in_sorted(pool, step))
+    left = len(pool) - len(places)
+    if not left:
+        return ""
+    chosen = rng.randrange(left)
+    for place in places:
+        if chosen >= place:
+            chosen += 1
+    return pool[chosen]
+
+
+def _in_sorted(pool: Sequence[str], step: str) -> bool:
+    place = bisect_left(pool, step)
+    return place < len(pool) and pool[place] == step
+
+
+def _undo_all(steps: Sequence[str]) -> Steps:
+    return tuple(map(reverse_step, steps))
+
+
+def _undo_one(place: int) -> Edit:
+    """Undo the step at a place."""
+
+    def edit(steps: Sequence[str]) -> Steps:
+        return (*steps[:place], reverse_step(steps[place]), *steps[place + 1 :])
+
+    return edit
+
+
+def _exchange(a: str, b: str, place: int | None = None) -> Edit:
+    """Exchange two steps everywhere or, given a place, there alone."""
+    other = {a: b, b: a}
+
+    def edit(steps: Sequence[str]) -> Steps:
+        if place is None:
+            return tuple(other.get(step, step) for step in steps)
+        changed = other.get(steps[place], steps[place])
+        return (*steps[:place], changed, *steps[place + 1 :])
+
+    return edit

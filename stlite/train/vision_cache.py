@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from xxhash import xxh3_128_hexdigest
 
-from stlite.data import video
+from stlite.data import cache
 
 LIMIT = 4 * 2**30  # bytes of features kept in memory; on disk they count as clips do
 
@@ -99,7 +99,7 @@ class VisionFeatureCache:
             self.bytes -= _size(self.kept.popitem(last=False)[1])
         if new and self.folder:
             with suppress(OSError):  # a full disk costs time, not the run
-                video.keep(self._path(key), [save(features)])
+                cache.keep(self._path(key), [save(features)])
         return features
 
     def _path(self, key: str) -> Path:
@@ -113,7 +113,7 @@ def cache_vision_features(model, folder: Path | None = None) -> VisionFeatureCac
     """
     tower = next(module for name, module in model.named_modules() if name.endswith("visual"))
     if not hasattr(tower, "memory"):
-        memory = tower.memory = VisionFeatureCache(tower, folder or video.cache_folder())
+        memory = tower.memory = VisionFeatureCache(tower, folder or cache.cache_folder())
 
         @wraps(memory.plain)
         def forward(hidden_states, grid_thw, **kwargs):

@@ -22,7 +22,7 @@ from stlite.data.splits import (
     leave_part_out,
 )
 
-DATA = Path(__file__).parents[1] / "sample_data"
+DATA = Path(__file__).parents[2] / "sample_data"
 
 
 def some(counts, group=True) -> list[Sample]:
@@ -123,10 +123,10 @@ def test_the_shipped_training_rows_and_benchmark_share_no_recording():
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
 def test_a_split_that_cannot_be_made_is_refused(share):
-    with pytest.raises(ValueError, match="expected a share between 0 and 1 and two recordings"):
+    with pytest.raises(ValueError, match="expected a share between 0 and 1 and two groups"):
         by_group(some([2, 2]), share)
-    with pytest.raises(ValueError, match=r"two recordings, found 0\.2 and 1"):
+    with pytest.raises(ValueError, match=r"two groups, found 0\.2 and 1"):
         by_group(some([5]))
-    with pytest.raises(ValueError, match="expected 2 to 2, the number of recordings, found 3"):
+    with pytest.raises(ValueError, match="expected 2 to 2, the number of groups, found 3"):
         kfold(some([2, 2]), 3)
     assert splits.by_group(some([1, 1]))

@@ -31,7 +31,7 @@ QWEN3_VL = (
     "{%- endfor %}{%- endif %}{{- '<|im_end|>\\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
-TINY = (Path(__file__).parent.parent / "sample_data" / "tiny" / "chat_template.jinja").read_text()
+TINY = (Path(__file__).parents[2] / "sample_data" / "tiny" / "chat_template.jinja").read_text()
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 TEMPLATES = {
     "qwen2-vl": (QWEN2_VL, SYSTEM),

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sample_data import walks
-from stlite.data import egost, prompts
+from stlite.data import annotations, egost, prompts
+from stlite.data.checks import describe
 from stlite.data.sample import TASKS, SampleError, read_jsonl, replace, write_jsonl
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DATA = ROOT / "sample_data"
 REAL = os.environ.get("STLITE_REAL_ROWS", "")
 needs_real = pytest.mark.skipif(
@@ -42,7 +43,7 @@ def built(**changes):
         "direction": ["turn left", "go straight", "turn right"],
         "landmark": ["gate", "car park", "bridge"],
     }
-    return egost.build(**({"video": "w.mp4", "steps_forward": steps, "id": "w"} | changes))
+    return annotations.build(**({"video": "w.mp4", "steps_forward": steps, "id": "w"} | changes))
 
 
 def put(path: Path, rows) -> Path:
@@ -335,7 +336,7 @@ def test_fuzzed_annotations_give_samples_or_an_error(tmp_path_factory, cells, ob
     rows = [{"video": "a.mp4", "direction": value} for value in objects] + objects
     put(folder / "own.jsonl", rows)
     for name in ("own.csv", "own.jsonl"):
-        for error in egost.annotations(folder / name, on_error="collect")[1]:
+        for error in annotations.annotations(folder / name, on_error="collect")[1]:
             assert (
                 re.fullmatch(rf"{name}:\d+", error.where)
                 and isinstance(error.field, str)
@@ -403,7 +404,7 @@ def test_paths_that_leave_the_root_are_refused_with_their_line(video, tmp_path):
             egost.read_rows(path)
     put(tmp_path / "own.jsonl", [{"video": video, "direction": "go straight"}])
     with pytest.raises(SampleError, match=r"^own\.jsonl:1: field 'video'"):
-        egost.annotations(
+        annotations.annotations(
             tmp_path / "own.jsonl", None if video == "/etc/passwd" else tmp_path / "videos"
         )
     benchmark(tmp_path, {"1": entry(answer="A"), "2": entry(answer="A") | {"video": video}})
@@ -464,7 +465,7 @@ def test_one_annotation_gives_eight_samples_with_traces():
     }  # fmt: skip
     back = {"route": "Turn back.", "direction": ["turn around", "go straight", "turn right"]}
     back |= {"landmark": ["bridge", "gate"], "action": ["stand up", "close the door"]}
-    made = egost.build("p/a.mp4", steps, back, id="a", part="part1")
+    made = annotations.build("p/a.mp4", steps, back, id="a", part="part1")
     assert [s.id for s in made] == [f"a/{t}/{w}" for t in TASKS for w in ("forward", "reverse")]
     for s in made:
         assert s.gold == (
@@ -475,7 +476,7 @@ def test_one_annotation_gives_eight_samples_with_traces():
         assert s.trace == prompts.trace(s) and bool(s.trace) == (s.kind == "choice")
         assert s.question == prompts.stem(s.task, s.way) and s.group == "a"
     assert [asdict(s) for s in made] == [
-        asdict(s) for s in egost.build("p/a.mp4", steps, back, id="a", part="part1")
+        asdict(s) for s in annotations.build("p/a.mp4", steps, back, id="a", part="part1")
     ]
 
 
@@ -520,7 +521,7 @@ def test_five_lines_from_a_folder_and_a_table_to_samples(tmp_path):
                 "tuesday",
             ]
         )
-    samples = egost.annotations(tmp_path / "own.csv", videos=tmp_path)
+    samples = annotations.annotations(tmp_path / "own.csv", videos=tmp_path)
     assert [s.id for s in samples] == [
         f"kitchen/{name}"
         for name in (
@@ -540,7 +541,7 @@ def test_five_lines_from_a_folder_and_a_table_to_samples(tmp_path):
     }
     row_ |= {"landmark_reverse": ["bridge, red", "gate"], "route": "Go.", "group": "tuesday"}
     put(tmp_path / "own.jsonl", [row_])
-    assert bare(egost.annotations(tmp_path / "own.jsonl")) == bare(samples)
+    assert bare(annotations.annotations(tmp_path / "own.jsonl")) == bare(samples)
 
 
 @pytest.mark.parametrize(
@@ -556,22 +557,22 @@ def test_five_lines_from_a_folder_and_a_table_to_samples(tmp_path):
 def test_a_bad_line_of_a_table_is_named(line, said, tmp_path):
     put(tmp_path / "own.csv", ["video,direction", "ok.mp4,go straight", line])
     with pytest.raises(SampleError, match=rf"^own\.csv:3: .*{said}"):
-        egost.annotations(tmp_path / "own.csv")
-    samples, errors = egost.annotations(tmp_path / "own.csv", on_error="collect")
+        annotations.annotations(tmp_path / "own.csv")
+    samples, errors = annotations.annotations(tmp_path / "own.csv", on_error="collect")
     assert ({s.video for s in samples}, len(errors)) == ({"ok.mp4"}, 1)
 
 
 def test_an_unknown_column_is_named(tmp_path):
     put(tmp_path / "own.csv", ["video,directions", "ok.mp4,go straight"])
     with pytest.raises(SampleError, match=r"own\.csv:.*no columns but id, video.*directions"):
-        egost.annotations(tmp_path / "own.csv")
+        annotations.annotations(tmp_path / "own.csv")
 
 
 # ---- statistics, and the network
 
 
 def test_statistics_count_what_is_there():
-    table = egost.statistics(egost.read_benchmark(DATA / "benchmark"))
+    table = describe(egost.read_benchmark(DATA / "benchmark"))
     assert [(r["task"], r["way"]) for r in table] == [
         (t, w) for t in TASKS for w in ("forward", "reverse")
     ]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from sample_data import walks
-from stlite.data import egost, prompts
+from stlite.data import annotations, egost, prompts
 from stlite.data.checks import RULES, check, fix, format_table, shuffled
 from stlite.data.sample import Sample, replace
 from stlite.eval.shortcuts import shortcuts
 
-DATA = Path(__file__).parents[1] / "sample_data"
+DATA = Path(__file__).parents[2] / "sample_data"
 REAL = os.environ.get("STLITE_REAL_ROWS", "")
 needs_real = pytest.mark.skipif(
     not REAL, reason="STLITE_REAL_ROWS names no file of the 63 released rows"
@@ -56,7 +56,7 @@ def walk(**changes) -> list[Sample]:
         "direction": ["turn left", "go straight", "turn right"],
         "landmark": ["gate", "car park", "bridge"],
     }
-    return egost.build(**({"video": "w.mp4", "steps_forward": steps, "id": "w"} | changes))
+    return annotations.build(**({"video": "w.mp4", "steps_forward": steps, "id": "w"} | changes))
 
 
 def found(samples, **settings) -> dict[str, dict]:

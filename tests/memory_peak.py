@@ -93,6 +93,7 @@ def main(source: str, count: int) -> None:
         bytes_=4,
         checkpointing=False,
         text=batch["input_ids"].shape[1] - grid // 4,
+        packed=False,
     )
     print(json.dumps({"measured": (peak - before) / 1e9, **found}))
 

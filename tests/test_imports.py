@@ -28,7 +28,9 @@ ROOMS = {
     "rewards": ["parse", "choice", "judge", "rewards", "reward_audit"],
     "eval": ["statistics", "evaluate", "shortcuts", "report", "conditions"],
     "train": [
+        "shapes",
         "memory",
+        "durations",
         "vision_cache",
         "models",
         "adapters",
@@ -50,9 +52,8 @@ ROOMS = {
     ],
 }
 ORDER = [f"{room}.{module}" for room, modules in ROOMS.items() for module in modules]
-LIGHT = [
-    name for name in ORDER if name == "train.memory" or name.split(".")[0] not in ("train", "viz")
-]
+COUNTING = ("train.shapes", "train.memory", "train.durations")  # all of train that needs no torch
+LIGHT = [name for name in ORDER if name in COUNTING or name.split(".")[0] not in ("train", "viz")]
 SLOW = ("torch", "transformers", "trl", "av", "decord", "scipy", "statsmodels", "sklearn", "pandas", "pyarrow",
         "matplotlib", "IPython", "rouge_score")  # fmt: skip
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from stlite.data.egost import read_rows
 from stlite.eval.evaluate import _shard, evaluate, join, read_records
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "stlite" / "train" / "accelerate"
 HOW = [
     "--no-four-bit",

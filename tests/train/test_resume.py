@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("STLITE_KILLS", "5"))
 HOW = {
     "videos": ROOT / "sample_data" / "videos",

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from sample_data import walks  # noqa: E402
 from stlite.data.sample import write_text  # noqa: E402
 from stlite.data.splits import check_overlap, leave_part_out  # noqa: E402
-from stlite.eval import report  # noqa: E402
+from stlite.eval import comparisons, metrics, render  # noqa: E402
 from stlite.eval.evaluate import evaluate  # noqa: E402
 from stlite.rewards.parse import parse  # noqa: E402
 from stlite.viz import plots  # noqa: E402
@@ -247,11 +247,11 @@ def main() -> None:
         made["tables"] |= {
             f"Follow-up: {name}": rows for name, rows in tables(longer, "follow").items()
         }
-        report.save(made, ROOT / "benchmarks" / "ablation.md")
-        write_text(ROOT / "benchmarks" / "ablation.json", report.data(made))
+        render.save(made, ROOT / "benchmarks" / "ablation.md")
+        write_text(ROOT / "benchmarks" / "ablation.json", render.json(made))
         for name, figure in pictures(runs, which).items():
             plots.save(figure, KEPT / f"{name}.png")
-    print(report.text(made))
+    print(render.text(made))
 
 
 def notes(runs: dict) -> list[str]:
@@ -273,7 +273,7 @@ def choices(records: list[dict]) -> list[dict]:
 
 def mean(records: list[dict]) -> tuple[float, float, float]:
     """Return the mean over the choice tasks with its interval (0 to 1)."""
-    row = report.accuracy_table(choices(records))[-1]
+    row = metrics.accuracy_table(choices(records))[-1]
     return row["accuracy"], row["low"], row["high"]
 
 
@@ -301,7 +301,7 @@ def beside_paper(runs: dict) -> list[dict]:
         if arm in runs:
             found = {
                 f"{task} {way}": value[0]
-                for (task, way), value in report.accuracy_by_task(choices(runs[arm])).items()
+                for (task, way), value in metrics.accuracy_by_task(choices(runs[arm])).items()
             }
             rows.append({"recipe": arm, "of": "here"} | found | {"mean": mean(runs[arm])[0]})
             rows.append(
@@ -321,43 +321,45 @@ def tables(runs: dict, which: str) -> dict:
     if not runs:
         return {}
     made = {
-        "Recipes": report.compare_to_baseline(runs),
+        "Recipes": comparisons.compare_to_baseline(runs),
         "Seeds": seeds(runs, which),
         "Beside the paper": beside_paper(runs),
     }
-    by_task = {arm: report.accuracy_by_task(choices(rows)) for arm, rows in runs.items()}
+    by_task = {arm: metrics.accuracy_by_task(choices(rows)) for arm, rows in runs.items()}
     made["By task and way"] = [
         {"recipe": arm} | {f"{task} {way}": value[0] for (task, way), value in cells.items()}
         for arm, cells in by_task.items()
     ]
     for a, b in COMPARED:
         if a in runs and b in runs:
-            made[f"{b} minus {a}"] = report.paired_differences(
+            made[f"{b} minus {a}"] = comparisons.paired_differences(
                 [*zip(choices(runs[a]), choices(runs[b]))]
             )
     unseen = {arm: parts(choices(runs[arm]), "part1", "part2") for arm in UNSEEN if arm in runs}
     if len(unseen) > 1:
-        made["Trained without parts 1 and 2, asked about them"] = report.compare_to_baseline(unseen)
+        made["Trained without parts 1 and 2, asked about them"] = comparisons.compare_to_baseline(
+            unseen
+        )
     every = {
         arm: chain(*map(kept, sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz")))) for arm in runs
     }
     made["Thinking first"] = [
-        {"recipe": arm} | row for arm, rows in every.items() for row in report.thinking(rows)
+        {"recipe": arm} | row for arm, rows in every.items() for row in metrics.thinking(rows)
     ]
     made["Forward minus reverse"] = [
         {"recipe": arm} | row
         for arm, rows in runs.items()
-        for row in report.forward_reverse_gap(rows)
+        for row in metrics.forward_reverse_gap(rows)
     ]
     for order in ("blank", "shuffled"):
         found = {arm: rows for arm in runs if (rows := pooled(which, arm, order))}
         made[f"Frames {order} (seed 0)"] = [shown(which, arm, rows) for arm, rows in found.items()]
         for arm, rows in found.items() if order == "shuffled" else ():
-            made[f"{arm}: in order minus shuffled"] = report.paired_differences(
+            made[f"{arm}: in order minus shuffled"] = comparisons.paired_differences(
                 [*zip(rows, choices(seeing(which, arm)))]
             )[-1:]
     made["Routes"] = [
-        {"recipe": arm} | row for arm, rows in runs.items() for row in report.routes(rows)
+        {"recipe": arm} | row for arm, rows in runs.items() for row in metrics.routes(rows)
     ]
     return {name: rows for name, rows in made.items() if rows}
 
@@ -381,7 +383,7 @@ def seeing(which: str, arm: str) -> list[dict]:
 
 def pictures(runs: dict, which: str) -> dict:
     """Draw the paper's Figure 1 anew: radar, ladder with bands, gap, unseen parts, what was shown, reward curves."""
-    cells = {arm: report.accuracy_by_task(choices(rows)) for arm, rows in runs.items()}
+    cells = {arm: metrics.accuracy_by_task(choices(rows)) for arm, rows in runs.items()}
     main = [arm for arm in PAPER_NAMES if arm in runs]
     made = {"radar": plots.radar({arm: cells[arm] for arm in main})}
     made["recipes"] = plots.bars(
@@ -391,7 +393,7 @@ def pictures(runs: dict, which: str) -> dict:
         {
             a: {
                 r["task"]: (r["gap"], r["low"], r["high"])
-                for r in report.forward_reverse_gap(runs[a])
+                for r in metrics.forward_reverse_gap(runs[a])
             }
             for a in main
         }

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import ablation
 
 from stlite.data.sample import WAYS, write_text
-from stlite.eval import report
+from stlite.eval import comparisons, metrics, render
 
 KEPT = ablation.KEPT / "forced"
 MODELS = {"base": (), "st-r1": range(3)}
@@ -32,7 +32,8 @@ def start(first: str, sample) -> str:
 
 def run(name: str, adapter: Path | None, samples: list) -> None:
     """Ask every question twice, unless both records are kept."""
-    from stlite.eval.evaluate import evaluate, fingerprint
+    from stlite.eval.evaluate import evaluate
+    from stlite.eval.run_folder import fingerprint
     from stlite.train.models import generate, load
 
     missing = [way for way in WAYS if not (KEPT / way / f"{name}.jsonl.gz").exists()]
@@ -77,10 +78,10 @@ def tables() -> dict:
         turned, same = pooled(name, other.get), pooled(name, str)
         for asked in (*WAYS, "both") if turned else ():
             pairs = [(a, b) for a, b in zip(same, turned) if asked in (a["way"], "both")]
-            found = report.paired_differences(pairs)[-1]
+            found = comparisons.paired_differences(pairs)[-1]
             row = {"recipe": name, "asked": asked, "n": found["n"]}
-            row |= {"same way": report.accuracy_table([a for a, _ in pairs])[-1]["accuracy"]}
-            row |= {"other way": report.accuracy_table([b for _, b in pairs])[-1]["accuracy"]}
+            row |= {"same way": metrics.accuracy_table([a for a, _ in pairs])[-1]["accuracy"]}
+            row |= {"other way": metrics.accuracy_table([b for _, b in pairs])[-1]["accuracy"]}
             rows.append(
                 row | {k: found[k] for k in ("difference", "low", "high", "p", "min_detectable")}
             )
@@ -112,9 +113,9 @@ def main() -> None:
     notes = ["Command: python benchmarks/prefix_intervention.py --adapters work/ablation",
              "Each reply is begun with a way and goes on by itself; means over the seeds of a recipe, intervals by walk."]  # fmt: skip
     made = {"title": "Thinking the other way first, forced", "notes": notes, "tables": tables()}
-    print(report.text(made))
-    report.save(made, ablation.ROOT / "benchmarks" / "prefix_intervention.md")
-    write_text(ablation.ROOT / "benchmarks" / "prefix_intervention.json", report.data(made))
+    print(render.text(made))
+    render.save(made, ablation.ROOT / "benchmarks" / "prefix_intervention.md")
+    write_text(ablation.ROOT / "benchmarks" / "prefix_intervention.json", render.json(made))
 
 
 if __name__ == "__main__":

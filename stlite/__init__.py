@@ -1,3 +1,38 @@
-"""stlite: teach a video language model to reason about where it has been, on one consumer GPU."""
+"""stlite: teach a video language model to reason about where it has been, on one consumer GPU.
+
+    from stlite import evaluate, generate, grpo, load, read_benchmark, report, sft
+
+A name is imported when it is first used, and torch only with what needs it.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+PLACES = {  # name: the module it is defined in
+    "Sample": "stlite.data.sample",
+    "read_benchmark": "stlite.data.egost",
+    "read_rows": "stlite.data.egost",
+    "annotations": "stlite.data.egost",
+    "check": "stlite.data.checks",
+    "load": "stlite.train.models",
+    "generate": "stlite.train.models",
+    "sft": "stlite.train.sft",
+    "grpo": "stlite.train.grpo",
+    "evaluate": "stlite.eval.evaluate",
+    "report": "stlite.eval.report",
+    "inspect": "stlite.viz.inspector",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name on its first use (PEP 562)."""
+    if name not in PLACES:
+        raise AttributeError(f"module 'stlite' has no attribute {name!r}")
+    value = getattr(import_module(PLACES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *PLACES})

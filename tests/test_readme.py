@@ -8,7 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from stlite.train import sft as train
+from stlite import __main__ as command
+from stlite.train import models, sft
 from stlite.train.memory import largest_batches, plan
 
 ROOT = Path(__file__).parent.parent
@@ -87,16 +88,16 @@ def test_every_symptom_is_one_the_code_can_show():
 
 
 def test_the_command_for_several_gpus_is_one_that_training_reads(monkeypatch):
-    (command,) = re.findall(r"^accelerate launch .*", README, re.M)
-    words = command.split()
+    (line,) = re.findall(r"^accelerate launch .*", README, re.M)
+    words = line.split()
     assert (ROOT / words[words.index("--config_file") + 1]).exists()
     asked = {}
-    monkeypatch.setattr(train, "load", lambda model, **how: (asked.update(model=model), None))
-    monkeypatch.setattr(train, "read_rows", lambda data, videos: [])
+    monkeypatch.setattr(models, "load", lambda model, **how: (asked.update(model=model), None))
+    monkeypatch.setattr(command, "read_rows", lambda data, videos: [])
     monkeypatch.setattr(
-        train, "sft", lambda model, processor, samples, out, **how: asked.update(out=out)
+        sft, "sft", lambda model, processor, samples, out, **how: asked.update(out=out)
     )
-    train.main(words[words.index("stlite.train.sft") + 1 :])
+    command.main(words[words.index("stlite") + 1 :])
     assert asked == {"model": "qwen2-vl-7b", "out": "runs/st-cot"}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stlite.data import egost, prompts
 from stlite.data.sample import Sample, replace
 from stlite.data.steps import cut_steps, reverse_path
-from stlite.eval import report
+from stlite.eval import render
 from stlite.rewards import judge
 from stlite.rewards import reward_audit as payouts
 from stlite.rewards.choice import score
@@ -285,7 +285,7 @@ def test_the_audit_of_rewards_shows_who_pays_for_what():
     assert any(
         note.startswith("format also pays: constant 1.00, hedging 1.00") for note in found["notes"]
     )
-    assert "wrong letter, gold trace" in report.text(found)
+    assert "wrong letter, gold trace" in render.text(found)
 
 
 def lenient_reward(completions, **kwargs):
@@ -349,7 +349,7 @@ def test_a_sick_run_fails_every_check(tmp_path):
     })  # fmt: skip
     assert [row["letter"] for row in found["tables"]["Letters chosen"]] == ["none", "A"]
     assert found["notes"] == ["10 completions in 3 groups; 4 of 6 checks fail"]
-    assert "shuffle the options" in report.text(found)
+    assert "shuffle the options" in render.text(found)
 
 
 def test_a_run_without_completions_is_refused(tmp_path):

@@ -2,7 +2,7 @@
 
 from stlite.data import prompts
 from stlite.data.sample import Sample
-from stlite.eval.evaluate import record
+from stlite.eval.records import record
 
 OPTIONS = ("turn around turn left", "turn around turn right")
 

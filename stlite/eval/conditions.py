@@ -4,14 +4,16 @@
 Shuffled frames cost 20.3 points [14.0, 26.5]: it uses order."
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from stlite.data.sample import LETTERS, Sample
+from stlite.eval.comparisons import compare_to_baseline
 from stlite.eval.evaluate import Generate, evaluate
-from stlite.eval.report import Records, accuracy_table, compare_to_baseline
+from stlite.eval.metrics import accuracy_table, choices_of
+from stlite.eval.statistics import Records
 
 CLAIMS = {
     "blank": ("blank frames", "looks at the video"),
@@ -26,19 +28,19 @@ def arrow_of_time(samples, generate: Generate, out, records: Records, **options)
 
     `records` are those of the frames in order. Runs go to folders under `out`, `options` to `evaluate`.
     """
-    samples, base = _choices(samples, records)
-    runs = {
-        order: evaluate(samples, generate, Path(out) / order, order=order, **options)
-        for order in CLAIMS
-    }
-    rows = compare_to_baseline({"forward": base, **runs})
+    samples = _choices(samples)
+    runs = {"forward": _records_of(samples, records)}
+    for order in CLAIMS:
+        runs[order] = evaluate(samples, generate, Path(out) / order, order=order, **options)
+    rows = compare_to_baseline(runs)
     return {"title": "Arrow of time", "notes": [verdict(rows)], "tables": {"Arrow of time": rows}}
 
 
 def direct_answer(samples, direct: Generate, out, records: Records, **options) -> dict:
     """Set answers without thinking, by a `direct` that asks for them, beside the `records` of thinking."""
-    samples, base = _choices(samples, records)
-    runs = {"thinking": base, "direct": evaluate(samples, direct, out, **options)}
+    samples = _choices(samples)
+    runs = {"thinking": _records_of(samples, records)}
+    runs["direct"] = evaluate(samples, direct, out, **options)
     return _audit("Direct answer", runs, "Without thinking the model")
 
 
@@ -46,10 +48,12 @@ def frames(
     samples, make: Callable[[int], Generate], out, counts=(2, 4, 8, 16), settings=None, **options
 ) -> dict:
     """Ask with other numbers of frames; `make(count)`, called just before its use, gives the function that generates."""
-    samples, runs = [s for s in samples if s.kind == "choice"], {}
+    samples = _choices(samples)
+    runs = {}
     for n in counts:
-        options["settings"] = (settings or {}) | {"frames": n}
-        runs[f"{n} frames"] = evaluate(samples, make(n), Path(out) / f"frames-{n}", **options)
+        settings = (settings or {}) | {"frames": n}
+        out_n = Path(out) / f"frames-{n}"
+        runs[f"{n} frames"] = evaluate(samples, make(n), out_n, settings=settings, **options)
     return _audit("Number of frames", runs, f"From {counts[0]} to {counts[-1]} frames the model")
 
 
@@ -60,74 +64,102 @@ def rotate(sample: Sample, by: int) -> Sample:
     >>> s.options, s.answer, s.id
     (('walk', 'sit', 'stand'), 'B', '1@1')
     """
-    n, at = len(sample.options), LETTERS.index(sample.answer)
-    options = tuple(sample.options[(i - by) % n] for i in range(n))
-    return replace(
-        sample, id=f"{sample.id}@{by}", options=options, answer=LETTERS[(at + by) % n], trace=""
-    )
+    n = len(sample.options)
+    options = [sample.options[(i - by) % n] for i in range(n)]
+    answer = LETTERS[(LETTERS.index(sample.answer) + by) % n]
+    return replace(sample, id=f"{sample.id}@{by}", options=options, answer=answer, trace="")
 
 
 def option_rotation(samples, generate: Generate, out, records: Records, **options) -> dict:
     """Ask each question with its options in every rotation: does the model choose a text, or a letter?"""
-    samples, base = _choices(samples, records)
-    turns = [(s, by) for s in samples for by in range(1, len(s.options))]
-    asked = [*base, *evaluate([rotate(s, by) for s, by in turns], generate, out, **options)]
-    chosen = {
-        s.id: set() for s in samples
-    }  # where the option chosen stood before the options moved on
-    for (sample, by), r in zip([*((s, 0) for s in samples), *turns], asked):
-        chosen[sample.id].add(
-            (LETTERS.index(r["answer"]) - by) % len(r["options"]) if r["answer"] else None
-        )
-    same = [
-        r | {"value": float(len(chosen[r["id"]]) == 1 and None not in chosen[r["id"]])}
-        for r in base
-    ]
-    share, low, high = (100 * accuracy_table(same)[-1][k] for k in ("accuracy", "low", "high"))
-    note = f"{share:.1f} % [{low:.1f}, {high:.1f}] of the questions (mean of tasks) get one option in every rotation."
-    return {"title": "Option rotation", "notes": [note], "tables": {"By letter": _by_letter(asked)}}
+    samples = _choices(samples)
+    base = _records_of(samples, records)
+    rotations = []
+    for sample in samples:
+        rotations += [(sample, by) for by in range(1, len(sample.options))]
+    rotated = evaluate([rotate(s, by) for s, by in rotations], generate, out, **options)
+
+    chosen = defaultdict(set)  # by question: where the chosen options stood before they moved
+    for sample, r in zip(samples, base):
+        chosen[sample.id].add(_original_place(r, 0))
+    for (sample, by), r in zip(rotations, rotated):
+        chosen[sample.id].add(_original_place(r, by))
+
+    constant = []
+    for r in base:
+        places = chosen[r["id"]]
+        constant.append(r | {"value": float(len(places) == 1 and None not in places)})
+    share = accuracy_table(constant)[-1]
+    note = f"{_percent(share)} of the questions (mean of tasks) get one option in every rotation."
+    tables = {"By letter": _by_letter([*base, *rotated])}
+    return {"title": "Option rotation", "notes": [note], "tables": tables}
+
+
+def _original_place(r: dict, by: int) -> int | None:
+    """Return where the chosen option stood before the options moved on; None without an answer."""
+    if not r["answer"]:
+        return None
+    return (LETTERS.index(r["answer"]) - by) % len(r["options"])
 
 
 def _by_letter(records: Records) -> list[dict]:
-    chosen, gold = (Counter(r[name] for r in records) for name in ("answer", "gold"))
-    right, n = Counter(r["gold"] for r in records if r["value"]), len(records)
-    names = ("letter", "gold", "chosen", "accuracy")
-    return [
-        dict(zip(names, (x, gold[x] / n, chosen[x] / n, right[x] / gold[x]))) for x in sorted(gold)
-    ]
+    """Say how often each letter was right, was chosen, and was chosen when right."""
+    gold = Counter(r["gold"] for r in records)
+    chosen = Counter(r["answer"] for r in records)
+    right = Counter(r["gold"] for r in records if r["value"])
+    rows = []
+    for letter in sorted(gold):
+        row = {"letter": letter, "gold": gold[letter] / len(records)}
+        row |= {"chosen": chosen[letter] / len(records)}
+        rows.append(row | {"accuracy": right[letter] / gold[letter]})
+    return rows
 
 
 def verdict(rows: Iterable[dict]) -> str:
     """Say in plain words what the rows of all orders of frames show: does the model look, does it use order?"""
-    rows = {row["run"]: row for row in rows}
-    shares = {k: 100 * rows["forward"][k] for k in ("accuracy", "low", "high", "chance")}
-    said = "The model answers {accuracy:.1f} % [{low:.1f}, {high:.1f}] right, chance {chance:.1f} %.".format(
-        **shares
-    )
+    by_run = {row["run"]: row for row in rows}
+    forward = by_run["forward"]
+    sentences = [
+        f"The model answers {_percent(forward)} right, chance {100 * forward['chance']:.1f} %."
+    ]
     for name, (changed, claim) in CLAIMS.items():
-        proof = "it" if rows[name]["to"] < 0 else "nothing shows that it"
-        said += f" With {changed} it {_effect(rows[name])}: {proof} {claim}."
-    if rows["blank"]["low"] > rows["blank"]["chance"]:
-        said += " It is above chance on blank frames: the questions give some answers away."
-    return said
+        subject = "it" if by_run[name]["to"] < 0 else "nothing shows that it"
+        sentences.append(f"With {changed} it {_effect(by_run[name])}: {subject} {claim}.")
+    if by_run["blank"]["low"] > by_run["blank"]["chance"]:
+        sentences.append(
+            "It is above chance on blank frames: the questions give some answers away."
+        )
+    return " ".join(sentences)
+
+
+def _percent(row: dict) -> str:
+    """Write an accuracy with its interval."""
+    return f"{100 * row['accuracy']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
 def _effect(row: dict) -> str:
-    change, low, high = (100 * row[k] for k in ("difference", "from", "to"))
+    """Say how a run differs from the first."""
+    change = 100 * row["difference"]
+    low = 100 * row["from"]
+    high = 100 * row["to"]
     if low <= 0 <= high:
         unseen = f"less than {100 * row['min_detectable']:.1f} is easily missed"
         return f"changes by {change:+.1f} points [{low:+.1f}, {high:+.1f}], which may be nothing ({unseen})"
-    return (
-        f"{'gains' if change > 0 else 'loses'} {abs(change):.1f} points [{low:+.1f}, {high:+.1f}]"
-    )
+    verb = "gains" if change > 0 else "loses"
+    return f"{verb} {abs(change):.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
-def _choices(samples: Iterable[Sample], records: Records) -> tuple[list[Sample], list[dict]]:
-    """Keep the choice questions, and their records; one that is missing raises KeyError with its id."""
-    choices, known = [s for s in samples if s.kind == "choice"], {r["id"]: r for r in records}
-    return choices, [known[s.id] for s in choices]
+def _choices(samples: Iterable[Sample]) -> list[Sample]:
+    """Keep the choice questions."""
+    return [s for s in samples if s.kind == "choice"]
 
 
-def _audit(title: str, runs: Mapping[str, Records], said: str) -> dict:
+def _records_of(samples: Iterable[Sample], records: Records) -> list[dict]:
+    """Return the records of these samples; one that is missing raises KeyError with its id."""
+    by_id = {r["id"]: r for r in choices_of(records)}
+    return [by_id[s.id] for s in samples]
+
+
+def _audit(title: str, runs: Mapping[str, Records], opening: str) -> dict:
     rows = compare_to_baseline(runs)
-    return {"title": title, "notes": [f"{said} {_effect(rows[-1])}."], "tables": {title: rows}}
+    return {"title": title, "notes": [f"{opening} {_effect(rows[-1])}."], "tables": {title: rows}}

@@ -9,85 +9,96 @@ from stlite.data.sample import LETTERS, Sample
 from stlite.data.splits import group_of
 from stlite.eval.statistics import intervals
 
+FOLDS = 5
+
 
 def shortcuts(samples: Iterable[Sample]) -> list[dict]:
-    """Score the answers that need no look at a video: baseline, accuracy, low, high (95 %, by recording), n, chance.
+    """Score the answers that need no look at a video: baseline, accuracy, low, high (95 %, by group), n, chance.
 
-    A rule that leaves several options draws among them. The text classifier is tested on recordings it has not seen.
+    A rule that leaves several options draws among them. The text classifier is tested on groups it has not seen.
     """
     choices = [s for s in samples if s.options]
     if not choices:
         return []
-    letter, keys = (
-        Counter(s.answer for s in choices).most_common(1)[0][0],
-        [LETTERS.index(s.answer) for s in choices],
-    )
+    letter = Counter(s.answer for s in choices).most_common(1)[0][0]
     scores = {f"always {letter}": [float(s.answer == letter) for s in choices]}
     for name, rule in RULES.items():
-        left = [rule(s.options) for s in choices]
-        scores[name] = [(key in places) / len(places) for key, places in zip(keys, left)]
-    scores["text classifier"] = _classified(choices)
-    recordings, chance, rows = (
-        [group_of(s) for s in choices],
-        fmean(1 / len(s.options) for s in choices),
-        [],
-    )
+        scores[name] = [rule_score(rule, s) for s in choices]
+    scores["text classifier"] = classifier_scores(choices)
+
+    chance = fmean(1 / len(s.options) for s in choices)
+    rows = []
     for name, values in scores.items():
-        low, high = _interval(values, recordings) if values else (None, None)
-        row = {
-            "baseline": name,
-            "accuracy": fmean(values) if values else None,
-            "low": low,
-            "high": high,
-        }
+        row = {"baseline": name} | _mean_and_interval(choices, values)
         rows.append(row | {"n": len(values), "chance": chance})
     return rows
 
 
-def _interval(values: Sequence[float], recordings: Sequence[str]) -> tuple[float, float]:
-    """Return the 95 % interval of a mean, by recording, as reports compute it."""
+def rule_score(rule, sample: Sample) -> float:
+    """Return the chance to be right of one who draws among the options that a rule leaves."""
+    left = rule(sample.options)
+    return (LETTERS.index(sample.answer) in left) / len(left)
+
+
+def _mean_and_interval(choices: Sequence[Sample], values: Sequence[float]) -> dict:
+    """Return accuracy, low and high, as reports compute them; None without values."""
     import numpy as np
 
-    names = {name: i for i, name in enumerate(dict.fromkeys(recordings))}
-    sums, counts = (
-        np.bincount([names[t] for t in recordings], w)[:, None].astype(float)
-        for w in (values, None)
-    )
-    found = intervals(sums, counts, [[1.0]])[0]
-    return found["low"], found["high"]
+    if not values:
+        return {"accuracy": None, "low": None, "high": None}
+    groups = [group_of(s) for s in choices]
+    row = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    sums = np.zeros((len(row), 1))
+    counts = np.zeros((len(row), 1))
+    for group, value in zip(groups, values):
+        sums[row[group]] += value
+        counts[row[group]] += 1
+    estimate = intervals(sums, counts, [[1.0]])[0]
+    return {"accuracy": fmean(values), "low": estimate["low"], "high": estimate["high"]}
 
 
-def _classified(choices: Sequence[Sample]) -> list[float]:
-    """Cross-validate, by recording, a logistic regression that tells right options by their words and their place."""
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
+def classifier_scores(choices: Sequence[Sample]) -> list[float]:
+    """Cross-validate, by group, a logistic regression that tells right options by their words and their place.
+
+    Returns 1 or 0 a sample; nothing where the groups are too few to leave one out.
+    """
     from sklearn.model_selection import GroupKFold
-    from sklearn.pipeline import make_pipeline
 
-    recordings = [group_of(s) for s in choices]
-    if (folds := min(5, len({*recordings}))) < 2:
+    groups = [group_of(s) for s in choices]
+    folds = min(FOLDS, len(set(groups)))
+    if folds < 2:
         return []
-    texts, right = (
-        [_described(s) for s in choices],
-        [[letter == s.answer for letter in s.letters] for s in choices],
-    )
     scores = [0.0] * len(choices)
-    for train, test in GroupKFold(folds).split(choices, groups=recordings):
-        train = [i for i in train if len(right[i]) > 1]
+    for train, test in GroupKFold(folds).split(choices, groups=groups):
+        train = [i for i in train if len(choices[i].options) > 1]
         if not train:
             return []
-        model = make_pipeline(
-            CountVectorizer(token_pattern=r"\S+", binary=True), LogisticRegression(max_iter=1000)
-        )
-        model.fit([t for i in train for t in texts[i]], [r for i in train for r in right[i]])
+        model = _fit([choices[i] for i in train])
         for i in test:
-            scores[i] = float(right[i][model.decision_function(texts[i]).argmax()])
+            favourite = model.decision_function(_described(choices[i])).argmax()
+            scores[i] = float(LETTERS[favourite] == choices[i].answer)
     return scores
 
 
-def _described(s: Sample) -> list[str]:
-    texts = [f"{text} letter={letter}" for letter, text in zip(LETTERS, s.options)]
+def _fit(choices: Sequence[Sample]):
+    """Fit a classifier of options, right or wrong."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    texts = []
+    right = []
+    for sample in choices:
+        texts += _described(sample)
+        right += [letter == sample.answer for letter in sample.letters]
+    words = CountVectorizer(token_pattern=r"\S+", binary=True)
+    return make_pipeline(words, LogisticRegression(max_iter=1000)).fit(texts, right)
+
+
+def _described(sample: Sample) -> list[str]:
+    """Write each option with its letter and the rules that would choose it."""
+    texts = [f"{text} letter={letter}" for letter, text in zip(LETTERS, sample.options)]
     for name, rule in RULES.items():
-        for i in rule(s.options):
+        for i in rule(sample.options):
             texts[i] += f" is={name.replace(' ', '_')}"
     return texts

@@ -1,10 +1,14 @@
-"""Means of records per task and way, with 95 % intervals that know which recording a question comes from.
+"""Means of records per task and way, with 95 % intervals that know which group a question comes from.
+
+A group is one recording: its questions succeed or fail together, so whole groups are resampled.
 
 >>> rows = [{"task": "action", "way": "forward", "group": str(i), "value": i % 2} for i in range(50)]
->>> {name: round(value, 2) for name, value in intervals(*cluster_sums(rows)[1:], [[1.0]])[0].items()}
+>>> cell, records, estimate = task_means(rows)[0]
+>>> {name: round(value, 2) for name, value in estimate.items()}
 {'estimate': 0.5, 'low': 0.36, 'high': 0.64, 'se': 0.07, 'groups': 50}
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 from stlite.data.sample import TASKS, WAYS
@@ -12,6 +16,7 @@ from stlite.data.sample import TASKS, WAYS
 Records = Sequence[dict]
 DRAWS = 2000
 MEAN = "mean of choices"
+NOTHING = 1e-12  # smaller than any difference that a question can make
 
 
 def by_cell(records: Iterable[dict]) -> dict[tuple[str, str], list[dict]]:
@@ -19,90 +24,148 @@ def by_cell(records: Iterable[dict]) -> dict[tuple[str, str], list[dict]]:
     cells = {(task, way): [] for task in TASKS for way in WAYS}
     for r in records:
         cells[r["task"], r["way"]].append(r)
-    return {cell: found for cell, found in cells.items() if found}
+    return {cell: rows for cell, rows in cells.items() if rows}
 
 
 def cluster_sums(records: Records) -> tuple:
-    """Add values up: the cells (task, way), then sums and counts of shape (recordings, cells)."""
+    """Add values up inside groups: the cells (task, way), then sums and counts, both (groups, cells)."""
     import numpy as np
 
     if not records:
         raise ValueError("records: expected at least one record, found none")
     cells = list(by_cell(records))
+    groups = sorted({r["group"] for r in records})
     column = {cell: i for i, cell in enumerate(cells)}
-    row = {name: i for i, name in enumerate(sorted({r["group"] for r in records}))}
-    flat = np.array([row[r["group"]] * len(cells) + column[r["task"], r["way"]] for r in records])
-    sums, counts = (
-        np.bincount(flat, w, len(row) * len(cells)) for w in ([r["value"] for r in records], None)
-    )
-    return cells, sums.reshape(len(row), -1), counts.reshape(len(row), -1).astype(float)
+    row = {group: i for i, group in enumerate(groups)}
+    sums = np.zeros((len(groups), len(cells)))
+    counts = np.zeros((len(groups), len(cells)))
+    for r in records:
+        place = (row[r["group"]], column[r["task"], r["way"]])
+        sums[place] += r["value"]
+        counts[place] += 1
+    return cells, sums, counts
 
 
 def intervals(
     sums, counts, contrasts, lowest: float = 0.0, draws: int = DRAWS, seed: int = 0
 ) -> list[dict]:
-    """Estimate sums of cell means weighted by the rows of `contrasts`, with 95 % intervals by recording.
+    """Estimate sums of cell means weighted by the rows of `contrasts`, with 95 % intervals by group.
 
-    Whole recordings are drawn with replacement, which keeps what is paired inside them paired; `lowest` is the least
-    value a record can have. Each result holds estimate, low, high, se, and the recordings that bear on it.
+    `sums` and `counts` are (groups, cells), `contrasts` (estimates, cells); `lowest` is the least value
+    of a record, the largest is 1. Each result holds estimate, low, high, se and the groups that bear on it.
     """
     import numpy as np
 
-    contrasts, found = np.asarray(contrasts, float), []
     means = sums.sum(0) / counts.sum(0)
-    rng, size, both = np.random.default_rng(seed), len(sums), np.hstack([sums, counts])
-    parts = [np.bincount(rng.integers(0, size, size), minlength=size) @ both for _ in range(draws)]
-    top, total = np.split(np.array(parts), 2, axis=1)
-    drawn = np.divide(top, total, out=np.zeros_like(total), where=total > 0) @ contrasts.T
-    drawn[(total == 0) @ (contrasts != 0).T] = np.nan  # a draw that leaves a cell empty
-    influence = (sums - means * counts) / counts.sum(0) @ contrasts.T
-    for weights, column, pull in zip(contrasts, drawn.T, influence.T):
+    drawn = bootstrap_means(sums, counts, draws, seed)
+    influence = (sums - means * counts) / counts.sum(0)  # how far each group moves each mean
+    results = []
+    for weights in np.asarray(contrasts, float):
         used = int(counts[:, weights != 0].any(1).sum())
-        plus, minus = weights.clip(min=0).sum(), weights.clip(max=0).sum()
-        bounds = (minus + lowest * plus, plus + lowest * minus)
-        low, high = _interval(weights @ means, column[np.isfinite(column)], pull, used, bounds)
-        se = float(np.sqrt((pull**2).sum() * used / max(used - 1, 1)))
-        found.append(
-            {
-                "estimate": float(weights @ means),
-                "low": low,
-                "high": high,
-                "se": se,
-                "groups": used,
-            }
+        shift = influence @ weights
+        low, high = _interval(
+            estimate=weights @ means,
+            drawn=_weighted(drawn, weights),
+            shift=shift,
+            groups=used,
+            bounds=_bounds(weights, lowest),
         )
-    return found
+        result = {"estimate": float(weights @ means), "low": low, "high": high}
+        results.append(result | {"se": standard_error(shift, used), "groups": used})
+    return results
 
 
-def _interval(
-    estimate: float, drawn, pull, used: int, bounds: tuple[float, float]
-) -> tuple[float, float]:
-    """BCa bootstrap interval (Efron 1987), its levels widened by Student's t because recordings may be few.
+def bootstrap_means(sums, counts, draws: int = DRAWS, seed: int = 0):
+    """Draw whole groups with replacement; means (draws, cells), NaN where a draw leaves a cell empty."""
+    import numpy as np
 
-    Recordings that all agree give the bootstrap nothing to draw: then the Wilson margin of so many questions.
+    rng = np.random.default_rng(seed)
+    size = len(sums)
+    means = np.full((draws, sums.shape[1]), np.nan)
+    for i in range(draws):
+        times = np.bincount(rng.integers(0, size, size), minlength=size)
+        total = times @ counts
+        np.divide(times @ sums, total, out=means[i], where=total > 0)
+    return means
+
+
+def standard_error(shift, groups: int) -> float:
+    """Return the standard error of a mean from the shifts of its groups, which are independent."""
+    return math.sqrt((shift**2).sum() * groups / max(groups - 1, 1))
+
+
+def _weighted(drawn, weights):
+    """Weigh drawn means into one estimate a draw; a draw that lacks a cell in use does not count."""
+    import numpy as np
+
+    in_use = weights != 0
+    estimates = drawn[:, in_use] @ weights[in_use]
+    return estimates[np.isfinite(estimates)]
+
+
+def _bounds(weights, lowest: float) -> tuple[float, float]:
+    """Return the least and the largest estimate that values from `lowest` to 1 allow."""
+    plus = weights.clip(min=0).sum()
+    minus = weights.clip(max=0).sum()
+    return float(minus + lowest * plus), float(plus + lowest * minus)
+
+
+def _interval(estimate, drawn, shift, groups: int, bounds: tuple) -> tuple[float, float]:
+    """Choose the interval: bootstrap, or where all groups agree Wilson's margin, or else all that is possible."""
+    if groups < 2 or not len(drawn):
+        return bounds
+    if abs(shift).max() < NOTHING:
+        return _agreement(estimate, groups, bounds)
+    return bca(estimate, drawn, shift, groups)
+
+
+def _agreement(estimate, groups: int, bounds: tuple) -> tuple[float, float]:
+    """Return the interval of groups that all agree, which give a bootstrap nothing to draw.
+
+    Wilson's interval of a perfect score out of as many questions reaches down to groups / (groups + z²).
     """
+    from scipy.stats import norm
+
+    z_squared = norm.ppf(0.975) ** 2
+    margin = z_squared / (groups + z_squared)
+    low = max(bounds[0], estimate - margin)
+    high = min(bounds[1], estimate + margin)
+    return float(low), float(high)
+
+
+def bca(estimate: float, drawn, shift, groups: int) -> tuple[float, float]:
+    """Return the BCa bootstrap interval (Efron 1987), widened by Student's t because groups may be few."""
     import numpy as np
     from scipy.stats import norm, t
 
-    if used < 2 or not len(drawn):
-        return bounds
-    if np.abs(pull).max() < 1e-12:
-        margin = norm.ppf(0.975) ** 2 / (used + norm.ppf(0.975) ** 2)
-        return max(bounds[0], estimate - margin), min(bounds[1], estimate + margin)
-    z = np.sqrt(used / (used - 1)) * t.ppf(0.975, used - 1) * np.array([-1, 1])
-    below = (drawn < estimate - 1e-12).mean() + (np.abs(drawn - estimate) <= 1e-12).mean() / 2
-    bias = norm.ppf(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
-    bend = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5)
-    low, high = np.quantile(drawn, norm.cdf(bias + (bias + z) / (1 - bend * (bias + z))))
+    below = (drawn < estimate - NOTHING).mean()
+    equal = (abs(drawn - estimate) <= NOTHING).mean()
+    smallest = 1 / len(drawn)
+    bias = norm.ppf(np.clip(below + equal / 2, smallest, 1 - smallest))
+    bend = acceleration(shift)
+    widening = math.sqrt(groups / (groups - 1))  # a bootstrap of few groups spreads too little
+    reach = widening * t.ppf(0.975, groups - 1)
+    levels = []
+    for z in (bias - reach, bias + reach):
+        levels.append(norm.cdf(bias + z / (1 - bend * z)))
+    low, high = np.quantile(drawn, levels)
     return float(low), float(high)
+
+
+def acceleration(shift) -> float:
+    """Return how the standard error changes with the estimate, from the shifts of the groups."""
+    return float((shift**3).sum() / (6 * (shift**2).sum() ** 1.5))
 
 
 def task_means(records: Records, **options) -> list[tuple]:
     """Pair each cell, and last the mean over the cells of choices, with its records and its interval."""
+    import numpy as np
+
     cells, sums, counts = cluster_sums(records)
-    groups, choice = by_cell(records), [cell for cell in cells if cell[0] != "route"]
-    weights = [[float(cell == other) for other in cells] for cell in cells]
-    if choice:
-        weights.append([(cell in choice) / len(choice) for cell in cells])
-        groups[MEAN, ""] = [r for cell in choice for r in groups[cell]]
+    groups = by_cell(records)
+    weights = list(np.eye(len(cells)))
+    choices = [cell for cell in cells if cell[0] != "route"]
+    if choices:
+        weights.append([(cell in choices) / len(choices) for cell in cells])
+        groups[MEAN, ""] = [r for r in records if r["task"] != "route"]
     return list(zip(groups, groups.values(), intervals(sums, counts, weights, **options)))

@@ -1,4 +1,4 @@
-"""Rewards tried on replies that deserve nothing, and the completions of a run looked through, for `report.text`."""
+"""Rewards tried on replies that deserve nothing, and the completions of a run looked through, for `render.text`."""
 
 import os
 from collections import Counter, defaultdict

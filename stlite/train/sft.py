@@ -6,8 +6,6 @@
 Saves adapter and processor together under the run's folder, and goes on where it was stopped.
 """
 
-import argparse
-import ast
 import os
 from collections.abc import Sequence
 
@@ -15,15 +13,13 @@ import torch
 
 from stlite.data import prompts
 from stlite.train import checkpoints
-from stlite.train.models import LORA, PRESETS, add_lora, encode, load, looking  # before trl
+from stlite.train.models import add_lora, encode, looking  # before trl
 from stlite.train.runs import arguments, build_trainer, finish, float32_adapter
 
 # isort: split
 from transformers import Trainer, TrainingArguments
 
-from stlite.data.egost import read_rows
 from stlite.data.sample import Sample
-from stlite.rewards.rewards import PRESETS as REWARDS
 
 SFT = {
     "num_train_epochs": 1,  # as the paper
@@ -89,59 +85,3 @@ def sft(
         trainer, chosen = build_trainer(build, {**SFT, **settings}, dry)
         checkpoints.train(trainer, out, resume)
     return finish(trainer, out, {"stage": "sft", "recipe": recipe, "seed": seed, **chosen})
-
-
-# ---- the command -----------------------------------------------------------------------------------------------------
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Train a model on released rows, on one card or, under `accelerate launch -m`, on several."""
-    parser = argparse.ArgumentParser(prog="python -m stlite.train.sft", description=main.__doc__)
-    parser.add_argument("stage", choices=("sft", "grpo"))
-    parser.add_argument("--data", required=True, help="a file of released rows")
-    parser.add_argument(
-        "--videos", required=True, help="the folder that paths of videos start from"
-    )
-    parser.add_argument("--out", required=True, help="the run folder, made or resumed")
-    parser.add_argument(
-        "--model", default="tiny", help=f"a folder, a hub id, or one of {', '.join(PRESETS)}"
-    )
-    parser.add_argument("--adapter", help="a folder that training saved, to go on from")
-    parser.add_argument("--lora", default="default", choices=LORA)
-    parser.add_argument(
-        "--recipe", default="st-cot", choices=("st-cot", "forward-cot", "label"), help="of sft"
-    )
-    parser.add_argument("--rewards", default="st-r1", choices=REWARDS, help="of grpo")
-    parser.add_argument(
-        "--four-bit", action=argparse.BooleanOptionalAction, default=True, help="nf4 weights"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "settings",
-        nargs="*",
-        type=_setting,
-        help="KEY=VALUE: settings of TrainingArguments or GRPOConfig",
-    )
-    args = parser.parse_intermixed_args(argv)
-    how = {"videos": args.videos, "lora": args.lora, "seed": args.seed, **dict(args.settings)}
-    model, processor = load(args.model, four_bit=args.four_bit, adapter=args.adapter)
-    samples = list(read_rows(args.data, args.videos))
-    if args.stage == "sft":
-        sft(model, processor, samples, args.out, recipe=args.recipe, **how)
-    else:
-        from stlite.train.grpo import grpo
-
-        grpo(model, processor, samples, args.out, rewards=args.rewards, **how)
-
-
-def _setting(text: str) -> tuple[str, object]:
-    """Read "learning_rate=1e-4" as a name and a Python value, or else text."""
-    name, _, value = text.partition("=")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
-
-
-if __name__ == "__main__":
-    main()

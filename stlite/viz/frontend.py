@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stlite.eval import report
+from stlite.eval import render
 
 HERE = Path(__file__).parent
 EXPORT = "export default { render };"  # the last line of a widget's script; a notebook imports it
@@ -34,12 +34,12 @@ def page(name: str, views: Sequence[Mapping], title: str) -> str:
     data = json.dumps(views, default=_base64).replace("<", "\\u003c")
     code = script(name).replace(EXPORT, "openPage();")
     digest = _base64(hashlib.sha256(code.encode()).digest())
-    policy = f"{report.POLICY}; script-src 'sha256-{digest}'"
+    policy = f"{render.POLICY}; script-src 'sha256-{digest}'"
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{report.escape(title)}</title><style>{style(name)}</style>
+<title>{render.escape(title)}</title><style>{style(name)}</style>
 <main></main><noscript>Scripts are off, so nothing is drawn.</noscript>
 <script type="application/json" id="views">{data}</script><script type="module">{code}</script>
 </html>

@@ -17,7 +17,7 @@ import ipywidgets
 
 from stlite.data.sample import Sample, SampleError, write_text
 from stlite.data.video import read_clip
-from stlite.eval import report
+from stlite.eval import render
 from stlite.viz import frontend, plots
 from stlite.viz.marks import MARKS, mark, read_marks
 from stlite.viz.sample_view import (
@@ -227,7 +227,7 @@ class Inspector(ipywidgets.VBox):
             return write_text(path, frontend.page("inspector", views or [self._view(0)], "samples"))
         rows = [self._row(s) for s in self.shown]
         if kind == ".csv":
-            return write_text(path, report.sheet(rows))
+            return write_text(path, render.sheet(rows))
         if kind == ".jsonl":
             return write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         raise ValueError(f"path: expected .csv, .jsonl or .html, found {Path(path).name!r}")

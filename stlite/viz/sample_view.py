@@ -16,7 +16,7 @@ import traitlets
 
 from stlite.data.sample import Sample, SampleError, write_text
 from stlite.data.video import ClipError, read_clip
-from stlite.eval.evaluate import record
+from stlite.eval.records import record
 from stlite.rewards.rewards import PRESETS
 from stlite.viz import alignment, frontend, plots
 

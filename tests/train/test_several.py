@@ -11,7 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 from stlite.data.egost import read_rows
-from stlite.eval.evaluate import _shard, evaluate, join, read_records
+from stlite.eval.evaluate import evaluate
+from stlite.eval.records import join, read_records, shard
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "stlite" / "train" / "accelerate"
@@ -24,9 +25,9 @@ HOW = [
 ]
 
 
-def launch(module: str, processes: int, *arguments: str | Path) -> str:
+def launch(command: str, processes: int, *arguments: str | Path) -> str:
     """Run one of the package's commands, plainly or under `accelerate launch`, with one thread each."""
-    start = [sys.executable, "-m", module]
+    start = [sys.executable, "-m", "stlite"]
     if processes > 1:
         config = [
             "--config_file",
@@ -36,7 +37,7 @@ def launch(module: str, processes: int, *arguments: str | Path) -> str:
             "--main_process_port",
             "0",
         ]
-        start = [sys.executable, "-m", "accelerate.commands.launch", *config, "-m", module]
+        start = [sys.executable, "-m", "accelerate.commands.launch", *config, "-m", "stlite"]
     data = [
         "--data",
         ROOT / "sample_data/train/total_test_mcq_63.jsonl",
@@ -45,7 +46,7 @@ def launch(module: str, processes: int, *arguments: str | Path) -> str:
     ]
     how = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*start, *arguments, *data], cwd=ROOT, env=how, capture_output=True, text=True
+        [*start, command, *arguments, *data], cwd=ROOT, env=how, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -55,9 +56,8 @@ def test_two_processes_give_the_loss_of_one(tmp_path):
     for processes, batch in ((1, 4), (2, 2)):
         out = tmp_path / str(processes)
         launch(
-            "stlite.train.sft",
-            processes,
             "sft",
+            processes,
             "--out",
             out,
             *HOW,
@@ -78,7 +78,7 @@ def test_two_processes_give_the_loss_of_one(tmp_path):
 
 
 def test_grpo_on_two_processes_writes_its_files_once(tmp_path):
-    launch("stlite.train.sft", 2, "grpo", "--out", tmp_path, *HOW, "per_device_train_batch_size=2", "num_generations=2",
+    launch("grpo", 2, "--out", tmp_path, *HOW, "per_device_train_batch_size=2", "num_generations=2",
            "max_completion_length=8", "temperature=1.5")  # fmt: skip
     files = sorted((tmp_path / "completions").iterdir())
     assert [f.name for f in files] == [f"completions_0000{step}.parquet" for step in (1, 2, 3)]
@@ -101,14 +101,14 @@ def test_shards_are_joined_once_all_have_answered(tmp_path):
         return [{"reply": f"<answer>{s.answer}</answer>", "tokens": 1} for s in samples]
 
     for rank in (2, 0):
-        evaluate(samples[rank::3], answer, _shard(tmp_path, rank, 3), progress=False)
+        evaluate(samples[rank::3], answer, shard(tmp_path, rank, 3), progress=False)
         assert not join(samples, tmp_path, 3)
     evaluate(
-        samples[1:2], answer, _shard(tmp_path, 1, 3), progress=False
+        samples[1:2], answer, shard(tmp_path, 1, 3), progress=False
     )  # stopped before its second
     assert not join(samples, tmp_path, 3)
     assert not (tmp_path / "records.jsonl").exists()
-    evaluate(samples[1::3], answer, _shard(tmp_path, 1, 3), progress=False)
+    evaluate(samples[1::3], answer, shard(tmp_path, 1, 3), progress=False)
     assert join(samples, tmp_path, 3)
     assert [r["id"] for r in read_records(tmp_path)] == [s.id for s in samples]
     evaluate(
@@ -119,7 +119,7 @@ def test_shards_are_joined_once_all_have_answered(tmp_path):
 def test_evaluate_on_two_processes_gives_the_records_of_one(tmp_path):
     for processes in (1, 2):
         how = ["--no-four-bit", "--limit", "5", "--tokens", "8", "--out", tmp_path / str(processes)]
-        assert "written:" in launch("stlite.eval.evaluate", processes, *how)
+        assert "written:" in launch("evaluate", processes, *how)
     one, two = ([{**r, "seconds": 0} for r in read_records(tmp_path / n)] for n in "12")
     assert one == two
 
@@ -129,7 +129,7 @@ def test_accelerate_takes_each_configuration(name):
     from accelerate.commands import launch as launcher
 
     parsed = launcher.launch_command_parser().parse_args(
-        ["--config_file", str(CONFIGS / f"{name}.yaml"), "-m", "stlite.train.sft"]
+        ["--config_file", str(CONFIGS / f"{name}.yaml"), "-m", "stlite"]
     )
     args, defaults, _ = launcher._validate_launch_command(parsed)
     assert (args.multi_gpu, args.use_fsdp, args.use_deepspeed) == (

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from stlite.__main__ import main
 from stlite.data.sample import Sample
-from stlite.eval import conditions as audits
-from stlite.eval import report
-from stlite.eval import statistics as intervals
+from stlite.eval import comparisons, conditions, metrics, render, report, statistics
 from stlite.eval.evaluate import evaluate
 
 TASKS, WAYS = ("direction", "landmark", "action"), ("forward", "reverse")
@@ -53,11 +52,11 @@ def drawn(groups: int, rate: float = 0.7, seed: int = 0, spread: float = 0.8) ->
 
 
 def mean(records) -> dict:
-    return report.accuracy_table(records)[-1]
+    return metrics.accuracy_table(records)[-1]
 
 
 def test_a_cell_of_8_in_10():
-    rows = report.accuracy_table([record(i, "action", "forward", i < 8) for i in range(10)])
+    rows = metrics.accuracy_table([record(i, "action", "forward", i < 8) for i in range(10)])
     assert rows[0]["accuracy"] == 0.8 and rows[0]["n"] == rows[0]["groups"] == 10
     assert (rows[0]["wilson_low"], rows[0]["wilson_high"]) == pytest.approx(
         (0.4902, 0.9433), abs=1e-4
@@ -70,9 +69,9 @@ def test_the_mean_weighs_cells_alike_and_leaves_routes_out():
     rows += [record(i, "action", "reverse", 0) for i in range(10)]
     route = {"kind": "route", "options": [], "route": {"direction": 0.5, "tau": None}}
     rows += [record(i, "route", "forward", 0.9, **route) for i in range(5)]
-    made = report.accuracy_table(rows)
+    made = metrics.accuracy_table(rows)
     assert (
-        made[-1]["task"] == intervals.MEAN and made[-1]["accuracy"] == 0.5 and made[-1]["n"] == 40
+        made[-1]["task"] == statistics.MEAN and made[-1]["accuracy"] == 0.5 and made[-1]["n"] == 40
     )
     assert (
         made[0]["task"] == "route" and made[0]["wilson_low"] is None and made[0]["chance"] is None
@@ -90,7 +89,7 @@ def test_failures_stay_in_the_denominator():
         "unreadable",
         "right",
     ]
-    row = report.accuracy_table(
+    row = metrics.accuracy_table(
         [record(i, "action", "forward", r == "right", reason=r) for i, r in enumerate(reasons)]
     )[0]
     assert (row["accuracy"], row["unparsed"], row["truncated"], row["failed"]) == (
@@ -107,10 +106,11 @@ def test_asking_a_recording_the_same_five_times_adds_no_knowledge():
     a, b = mean(once), mean(five)
     assert (a["low"], a["high"]) == pytest.approx((b["low"], b["high"]), abs=1e-9)
     width = (
-        report.accuracy_table(five)[0]["wilson_high"] - report.accuracy_table(five)[0]["wilson_low"]
+        metrics.accuracy_table(five)[0]["wilson_high"]
+        - metrics.accuracy_table(five)[0]["wilson_low"]
     )
     assert width < 0.6 * (
-        report.accuracy_table(five)[0]["high"] - report.accuracy_table(five)[0]["low"]
+        metrics.accuracy_table(five)[0]["high"] - metrics.accuracy_table(five)[0]["low"]
     )
 
 
@@ -127,41 +127,41 @@ def test_with_one_question_each_the_interval_is_the_textbook_one():
 def test_intervals_cover_the_truth(groups):
     truth, hits = 0.5, 0
     for seed in range(120):
-        sums, counts = intervals.cluster_sums(drawn(groups, truth, seed))[1:]
-        found = intervals.intervals(sums, counts, [[1 / 6] * 6], draws=400)[0]
+        sums, counts = statistics.cluster_sums(drawn(groups, truth, seed))[1:]
+        found = statistics.intervals(sums, counts, [[1 / 6] * 6], draws=400)[0]
         hits += found["low"] <= truth <= found["high"]
     assert 108 <= hits < 120
 
 
 def test_agreement_of_all_is_no_certainty():
-    row = report.accuracy_table([record(i, "action", "forward", 1) for i in range(20)])[0]
+    row = metrics.accuracy_table([record(i, "action", "forward", 1) for i in range(20)])[0]
     assert row["low"] == pytest.approx(row["wilson_low"]) and row["high"] == 1
-    one = report.accuracy_table([record(0, "action", "forward", 1, str(i)) for i in range(20)])[0]
+    one = metrics.accuracy_table([record(0, "action", "forward", 1, str(i)) for i in range(20)])[0]
     assert (one["low"], one["high"], one["groups"]) == (0, 1, 1)
 
 
 def test_a_report_of_nothing_says_so():
     with pytest.raises(ValueError, match="at least one record"):
-        report.accuracy_table([])
+        metrics.accuracy_table([])
     with pytest.raises(ValueError, match="one question under the id '0/direction/forward'"):
-        report.compare_runs(drawn(2), [r | {"options": ["w", "x"]} for r in drawn(2)])
+        comparisons.compare_runs(drawn(2), [r | {"options": ["w", "x"]} for r in drawn(2)])
     with pytest.raises(ValueError, match="some id in both"):
-        report.compare_runs(drawn(2), [r | {"id": r["id"] + "x"} for r in drawn(2)])
+        comparisons.compare_runs(drawn(2), [r | {"id": r["id"] + "x"} for r in drawn(2)])
 
 
 def test_the_gap_is_paired_inside_recordings():
     easy = [record(g, "action", w, g % 2) for g in range(60) for w in WAYS]
     assert (
-        report.forward_reverse_gap(easy)[0]["high"]
+        metrics.forward_reverse_gap(easy)[0]["high"]
         < 0.07
-        < report.accuracy_table(easy)[0]["high"] - 0.5
+        < metrics.accuracy_table(easy)[0]["high"] - 0.5
     )
     loose = [r | {"group": r["id"]} for r in easy]
-    assert report.forward_reverse_gap(loose)[0]["high"] > 0.15
+    assert metrics.forward_reverse_gap(loose)[0]["high"] > 0.15
     three = [
         record(g, t, w, w == "forward" or g % 4 > 0) for g in range(40) for t in TASKS for w in WAYS
     ]
-    rows = report.forward_reverse_gap(three)
+    rows = metrics.forward_reverse_gap(three)
     assert [r["gap"] for r in rows] == pytest.approx([0.25] * 4) and rows[-1]["low"] > 0.1
 
 
@@ -178,7 +178,7 @@ def test_comparing_is_paired_exact_and_the_same_from_both_sides():
         r if r["value"] or better.random() < 0.6 else record(r["group"], r["task"], r["way"], 1)
         for r in a
     ]
-    forth, back = report.compare_runs(a, b), report.compare_runs(b, a)
+    forth, back = comparisons.compare_runs(a, b), comparisons.compare_runs(b, a)
     for x, y in zip(forth["tables"]["Difference"], back["tables"]["Difference"]):
         assert (
             x["difference"] == pytest.approx(-y["difference"])
@@ -198,7 +198,7 @@ def test_comparing_is_paired_exact_and_the_same_from_both_sides():
 
 def test_a_run_compared_with_itself_differs_in_nothing():
     rows = drawn(40)
-    made = report.compare_runs(rows, rows[6:])
+    made = comparisons.compare_runs(rows, rows[6:])
     assert (
         "234 questions in both, 6 only in a, 0 only in b" in made["notes"][0]
         and not made["tables"]["Flips"]
@@ -224,10 +224,10 @@ def test_guesses_that_need_no_video_stand_beside_the_score():
 
 
 def test_shortcuts_of_a_large_run_are_tried_on_whole_recordings_of_it(monkeypatch):
-    monkeypatch.setattr(report, "LARGE", 100)
+    monkeypatch.setattr(metrics, "LARGE", 100)
     assert (
-        100 <= report.shortcuts(drawn(60))[0]["n"] < 106
-        and report.shortcuts(drawn(10))[0]["n"] == 60
+        100 <= metrics.shortcuts(drawn(60))[0]["n"] < 106
+        and metrics.shortcuts(drawn(10))[0]["n"] == 60
     )
 
 
@@ -240,8 +240,8 @@ def test_routes_are_reported_by_what_they_are_made_of():
         record(i, "route", "reverse", 0.5, kind="route", options=[], route=m)
         for i, m in enumerate(made)
     ]
-    tables = report.summary(rows)["tables"]
-    assert [*tables] == ["Accuracy", "Routes"] and len(tables["Accuracy"]) == 1
+    made = report.summary(rows)["tables"]
+    assert [*made] == ["Accuracy", "Routes"] and len(made["Accuracy"]) == 1
     wanted = {
         "task": "route",
         "way": "reverse",
@@ -250,13 +250,13 @@ def test_routes_are_reported_by_what_they_are_made_of():
         "landmark_f1": 0.2,
         "tau": None,
     }
-    assert tables["Routes"] == [wanted]
+    assert made["Routes"] == [wanted]
 
 
 def test_a_run_of_one_question_is_reported_without_certainty():
     made = report.summary([record(0, "action", "forward", 1)])
     assert made["tables"]["Accuracy"][0]["low"] == 0 and made["tables"]["Accuracy"][0]["high"] == 1
-    assert "1 questions of 1 recordings" in made["notes"][0]
+    assert "1 questions of 1 groups" in made["notes"][0]
 
 
 HOSTILE = [
@@ -273,7 +273,7 @@ def hostile() -> dict:
     a = [record(i, "action", "forward", 0, answer=h, reason=h) for i, h in enumerate(HOSTILE)]
     b = [r | {"value": 1.0, "id": r["id"]} for r in a]
     made = report.merge_reports(
-        report.summary(a, HOSTILE[0]), report.compare_runs(a, b, HOSTILE[:2])
+        report.summary(a, HOSTILE[0]), comparisons.compare_runs(a, b, HOSTILE[:2])
     )
     assert len(next(rows for name, rows in made["tables"].items() if "Flips" in name)) == len(
         HOSTILE
@@ -283,7 +283,7 @@ def hostile() -> dict:
 
 def test_nothing_hostile_stands_in_a_page(tmp_path):
     svg = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
-    page = report.save(
+    page = render.save(
         hostile(), tmp_path / "r.html", [(HOSTILE[1], svg), ("png", b"\x89PNG")]
     ).read_text()
     tags = []
@@ -316,25 +316,25 @@ def test_nothing_hostile_stands_in_a_page(tmp_path):
 
 def test_markdown_and_csv_and_text_hold_hostile_cells_in_their_cells(tmp_path):
     made = hostile()
-    markdown = report.save(made, tmp_path / "r.md").read_text()
+    markdown = render.save(made, tmp_path / "r.md").read_text()
     assert "<" not in markdown and not re.search(r"(?<!\\)\]\(", markdown)
     assert len([line for line in markdown.splitlines() if line.startswith("| 4/action")]) == 1
-    rows = list(csv_library.reader(io.StringIO(report.csv(made))))
+    rows = list(csv_library.reader(io.StringIO(render.csv(made))))
     assert len({len(r) for r in rows}) == 1 and not any(
         cell[:1] in ("=", "@") for r in rows for cell in r
     )
-    assert "\0" not in report.text(made) and "\u202e" not in report.text(made)
+    assert "\0" not in render.text(made) and "\u202e" not in render.text(made)
 
 
 def test_every_rendering_holds_the_same_numbers(tmp_path):
     made = report.summary(drawn(30), "st-r1")
     value = made["tables"]["Accuracy"][-1]["accuracy"]
     for ending in (".html", ".md", ".txt"):
-        assert f"{100 * value:.1f}" in report.save(made, tmp_path / f"r{ending}").read_text()
-    assert str(value) in report.save(made, tmp_path / "r.csv").read_text()
-    assert json.loads(report.save(made, tmp_path / "r.json").read_text()) == made
+        assert f"{100 * value:.1f}" in render.save(made, tmp_path / f"r{ending}").read_text()
+    assert str(value) in render.save(made, tmp_path / "r.csv").read_text()
+    assert json.loads(render.save(made, tmp_path / "r.json").read_text()) == made
     with pytest.raises(ValueError, match=r"expected a name ending in \.html"):
-        report.save(made, tmp_path / "r.pdf")
+        render.save(made, tmp_path / "r.pdf")
 
 
 def questions(n: int = 60) -> list[Sample]:
@@ -374,13 +374,13 @@ def seeing(orders=("forward",), skill: float = 0.9):
     [
         (("forward",), True, True),
         (("forward", "shuffled", "reversed"), True, False),
-        (audits.CLAIMS.keys() | {"forward"}, False, False),
+        (conditions.CLAIMS.keys() | {"forward"}, False, False),
     ],
 )
 def test_the_arrow_of_time_tells_what_a_model_uses(tmp_path, orders, looks, ordered):
     samples, generate = questions(), seeing(orders)
     base = evaluate(samples, generate, tmp_path / "base", progress=False)
-    made = audits.arrow_of_time(samples, generate, tmp_path / "audit", base, progress=False)
+    made = conditions.arrow_of_time(samples, generate, tmp_path / "audit", base, progress=False)
     assert [r["run"] for r in made["tables"]["Arrow of time"]] == [
         "forward",
         "blank",
@@ -405,7 +405,7 @@ def test_the_arrow_of_time_tells_what_a_model_uses(tmp_path, orders, looks, orde
 def test_rotation_tells_a_text_from_a_letter(tmp_path):
     samples = questions()
     base = evaluate(samples, seeing(), tmp_path / "base", progress=False)
-    made = audits.option_rotation(samples, seeing(), tmp_path / "text", base, progress=False)
+    made = conditions.option_rotation(samples, seeing(), tmp_path / "text", base, progress=False)
     assert made["notes"][0].startswith("100.0 %")
     assert sum(r["gold"] for r in made["tables"]["By letter"]) == pytest.approx(1)
 
@@ -413,7 +413,7 @@ def test_rotation_tells_a_text_from_a_letter(tmp_path):
         return [{"reply": "<answer>B</answer>", "tokens": 1} for _ in samples]
 
     base = evaluate(samples, always_b, tmp_path / "b", progress=False)
-    made = audits.option_rotation(samples, always_b, tmp_path / "letter", base, progress=False)
+    made = conditions.option_rotation(samples, always_b, tmp_path / "letter", base, progress=False)
     assert made["notes"][0].startswith("0.0 %")
     assert [(r["letter"], r["chosen"], r["accuracy"]) for r in made["tables"]["By letter"]] == [
         ("A", 0, 0), ("B", 1, 1), ("C", 0, 0), ("D", 0, 0),
@@ -422,23 +422,25 @@ def test_rotation_tells_a_text_from_a_letter(tmp_path):
 
 def test_frames_and_direct_answers_are_set_beside_each_other(tmp_path):
     samples = questions()
-    made = audits.frames(samples, lambda n: seeing(skill=n / 20), tmp_path, (1, 16), progress=False)
+    made = conditions.frames(
+        samples, lambda n: seeing(skill=n / 20), tmp_path, (1, 16), progress=False
+    )
     rows = made["tables"]["Number of frames"]
     assert [r["run"] for r in rows] == ["1 frames", "16 frames"] and "gains" in made["notes"][0]
     base = evaluate(samples, seeing(), tmp_path / "base", progress=False)
-    made = audits.direct_answer(
+    made = conditions.direct_answer(
         samples, seeing(skill=0.3), tmp_path / "direct", base, progress=False
     )
     assert "Without thinking the model loses" in made["notes"][0]
     with pytest.raises(KeyError, match="q0"):
-        audits.direct_answer(samples, seeing(), tmp_path / "x", base[1:], progress=False)
+        conditions.direct_answer(samples, seeing(), tmp_path / "x", base[1:], progress=False)
 
 
 def test_the_command_reports_on_two_runs(tmp_path, capsys):
     for name, skill in (("base", 0.3), ("trained", 0.9)):
         evaluate(questions(), seeing(skill=skill), tmp_path / name, progress=False)
     page, (base, trained) = tmp_path / "out.html", (tmp_path / name for name in ("base", "trained"))
-    report.main([str(base), str(trained), "--html", str(page)])
+    main(["report", str(base), str(trained), "--html", str(page)])
     said = capsys.readouterr().out
     for title in (
         "base: Accuracy",
@@ -447,8 +449,8 @@ def test_the_command_reports_on_two_runs(tmp_path, capsys):
         "base and trained: Difference",
     ):
         assert title in said and title in page.read_text()
-    report.main(
-        [str(base / "records.jsonl"), str(trained / "records.jsonl")]
+    main(
+        ["report", str(base / "records.jsonl"), str(trained / "records.jsonl")]
     )  # two files of one name
     assert f"{base}/records.jsonl and {trained}/records.jsonl: Flips" in capsys.readouterr().out
 
@@ -460,8 +462,8 @@ def test_thinking_the_other_way_is_counted_by_the_way_that_was_asked():
         "": "I look.",
     }
     rows = [r | {"reply": f"<think>{said[r['way']]}</think> <answer>A</answer>"} for r in drawn(3)]
-    assert [(row["way"], row["other way"], row["same way"]) for row in report.thinking(rows)] == [
+    assert [(row["way"], row["other way"], row["same way"]) for row in metrics.thinking(rows)] == [
         ("forward", 1.0, 0.0), ("reverse", 0.0, 1.0)
     ]  # fmt: skip
     silent = [r | {"reply": f"<think>{said['']}</think> <answer>A</answer>"} for r in drawn(3)]
-    assert {(row["other way"], row["same way"]) for row in report.thinking(silent)} == {(0.0, 0.0)}
+    assert {(row["other way"], row["same way"]) for row in metrics.thinking(silent)} == {(0.0, 0.0)}

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from stlite.__main__ import main
 from stlite.data.sample import Sample, write_jsonl
-from stlite.eval.evaluate import evaluate, main, questions, read_records
+from stlite.eval.evaluate import evaluate, questions
+from stlite.eval.records import read_records
 
-DATA = Path(__file__).parents[1] / "sample_data"
+DATA = Path(__file__).parents[2] / "sample_data"
 KILLS = int(os.environ.get("STLITE_KILLS", "5"))
-HERE = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+HERE = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 KEYS = {
     "id",
     "task",
@@ -311,6 +313,7 @@ def test_the_command_evaluates_the_tiny_model(tmp_path, capsys):
     ]
     data = write_jsonl(samples[:4], tmp_path / "samples.jsonl")
     command = [
+        "evaluate",
         "--data",
         data,
         "--videos",
@@ -336,7 +339,7 @@ def test_the_command_evaluates_the_tiny_model(tmp_path, capsys):
     assert all(r["reply"] and 0 < r["tokens"] <= 64 for r in records[1:])
     assert (
         run_json["evaluation"]["settings"]["frames"] == 16
-        and "stlite.eval.report" in capsys.readouterr().out
+        and "stlite report" in capsys.readouterr().out
     )
     with pytest.raises(ValueError, match="max_new_tokens: asked for 32, found 64"):
         main([str(word) for word in [*command[:-1], 32]])
@@ -344,7 +347,7 @@ def test_the_command_evaluates_the_tiny_model(tmp_path, capsys):
         main(
             [
                 str(word)
-                for word in [*command[:2], "--videos", tmp_path / "none", "--out", tmp_path / "b"]
+                for word in [*command[:3], "--videos", tmp_path / "none", "--out", tmp_path / "b"]
             ]
         )
 

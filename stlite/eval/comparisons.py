@@ -1,0 +1,121 @@
+"""Two runs on the same questions, compared question by question."""
+
+from collections.abc import Mapping, Sequence
+
+from stlite.eval.metrics import POWER, accuracy_table, choices_of
+from stlite.eval.statistics import MEAN, NOTHING, Records, task_means
+
+Pairs = Sequence[tuple[dict, dict]]
+
+
+def compare_runs(a: Records, b: Records, names: Sequence[str] = ("a", "b")) -> dict:
+    """Report how `b` differs from `a` on the questions of both, and which answers changed.
+
+    Runs without a common question, or with other answers or options under one id, raise ValueError.
+    """
+    pairs = paired(a, b)
+    only_a = len(a) - len(pairs)
+    only_b = len(b) - len(pairs)
+    note = (
+        f"{names[1]} minus {names[0]}: {len(pairs)} questions in both, "
+        f"{only_a} only in {names[0]}, {only_b} only in {names[1]}."
+    )
+    tables = {"Difference": paired_differences(pairs), "Flips": flips(pairs)}
+    return {"title": " and ".join(names), "notes": [note], "tables": tables}
+
+
+def paired(a: Records, b: Records) -> list[tuple[dict, dict]]:
+    """Pair the records of the questions that both runs were asked."""
+    second = {r["id"]: r for r in b}
+    pairs = []
+    for r in a:
+        other = second.get(r["id"])
+        if other is None:
+            continue
+        if r["gold"] != other["gold"] or list(r["options"]) != list(other["options"]):
+            raise ValueError(
+                f"compare: expected one question under the id {r['id']!r}, found other answers or options"
+            )
+        pairs.append((r, other))
+    if not pairs:
+        raise ValueError("compare: expected some id in both runs, found none")
+    return pairs
+
+
+def flips(pairs: Pairs) -> list[dict]:
+    """List the questions whose value changed."""
+    rows = []
+    for before, after in pairs:
+        if before["value"] == after["value"]:
+            continue
+        row = {name: before[name] for name in ("id", "task", "way", "gold")}
+        row |= {"before": before["answer"], "after": after["answer"]}
+        rows.append(row | {"change": f"{before['reason']} to {after['reason']}"})
+    return rows
+
+
+def paired_differences(pairs: Pairs) -> list[dict]:
+    """Return a row per task and way, then the mean over choices, of second minus first in pairs of records.
+
+    `p` is the larger of the exact McNemar test's, which knows no groups, and that of the t-test over groups;
+    `holm` is p corrected for the number of tasks.
+    """
+    changes = []
+    for before, after in pairs:
+        changes.append(before | {"value": after["value"] - before["value"]})
+    rows = []
+    for (task, way), group, estimate in task_means(changes, lowest=-1.0):
+        gained = sum(r["value"] > 0 for r in group)
+        lost = sum(r["value"] < 0 for r in group)
+        exact = None if task == "route" else mcnemar_p(gained, lost)
+        row = {"task": task, "way": way, "n": len(group), "groups": estimate["groups"]}
+        row |= {"difference": estimate["estimate"]}
+        row |= {"low": estimate["low"], "high": estimate["high"], "gained": gained, "lost": lost}
+        row |= {"mcnemar": exact, "p": max(clustered_p(estimate), exact or 0.0)}
+        rows.append(row | {"min_detectable": POWER * estimate["se"]})
+    add_holm(rows)
+    return rows
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Return the exact two-sided p of so many answers that became right and wrong."""
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    return float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)
+
+
+def clustered_p(estimate: dict) -> float:
+    """Return the two-sided p of a t-test over groups."""
+    from scipy.stats import t
+
+    statistic = abs(estimate["estimate"]) / max(estimate["se"], NOTHING)
+    return float(2 * t.sf(statistic, max(estimate["groups"] - 1, 1)))
+
+
+def add_holm(rows: list[dict]) -> None:
+    """Add to each row of a task its p, corrected by Holm's method for the number of tasks."""
+    from statsmodels.stats.multitest import multipletests
+
+    tasks = [row for row in rows if row["task"] != MEAN]
+    corrected = multipletests([row["p"] for row in tasks], method="holm")[1]
+    for row, p in zip(tasks, corrected):
+        row["holm"] = float(p)
+
+
+def compare_to_baseline(runs: Mapping[str, Records]) -> list[dict]:
+    """Set the mean of choices of several runs beside one another, with the paired difference from the first."""
+    baseline = None
+    rows = []
+    for name, records in runs.items():
+        choices = choices_of(records)
+        mean = accuracy_table(choices)[-1]
+        row = {"run": name}
+        for column in ("n", "accuracy", "low", "high", "chance", "unparsed", "failed"):
+            row[column] = mean[column]
+        change = {} if baseline is None else paired_differences(paired(baseline, choices))[-1]
+        row |= {"paired": change.get("n"), "difference": change.get("difference")}
+        row |= {"from": change.get("low"), "to": change.get("high")}
+        row |= {"p": change.get("p"), "min_detectable": change.get("min_detectable")}
+        rows.append(row)
+        baseline = baseline or choices
+    return rows

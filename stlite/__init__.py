@@ -13,7 +13,7 @@ PLACES = {  # name: the module it is defined in
     "Sample": "stlite.data.sample",
     "read_benchmark": "stlite.data.egost",
     "read_rows": "stlite.data.egost",
-    "annotations": "stlite.data.egost",
+    "annotations": "stlite.data.annotations",
     "check": "stlite.data.checks",
     "load": "stlite.train.models",
     "generate": "stlite.train.models",

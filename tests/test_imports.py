@@ -20,6 +20,8 @@ ROOMS = {
         "paths",
         "drafts",
         "egost",
+        "annotation_cells",
+        "annotation_file",
         "annotations",
         "splits",
         "defects",
@@ -60,6 +62,9 @@ ROOMS = {
         "sample_view",
         "training_view",
         "inspector",
+        "film",
+        "player",
+        "annotator",
     ],
 }
 ORDER = [f"{room}.{module}" for room, modules in ROOMS.items() for module in modules]

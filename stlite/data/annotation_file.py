@@ -1,0 +1,298 @@
+"""Annotation files as they are written: one row a film, saved after every change, merged with another person's.
+
+    video,direction,direction_reverse,direction_moments
+    kitchen.mp4,turn left; go straight,turn around; go straight; turn right,2.5; 7.0
+
+`annotations` reads the same files as samples.
+"""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from stlite.data.annotation_cells import (
+    CELLS,
+    COLUMNS,
+    LISTS,
+    from_cells,
+    is_empty,
+    join_steps,
+    to_cells,
+)
+from stlite.data.sample import SampleError, write_bytes, write_text
+
+# ---- files ------------------------------------------------------------------------------------------------------------
+
+
+def read_table(path) -> tuple[list[dict[str, str]], list[str]]:
+    """Read the rows of a CSV or JSONL file, and say which lines cannot be read and why."""
+    path = Path(path)
+    if not path.exists() or not path.stat().st_size:
+        return [], []
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return [], [f"{path.name}: expected text in UTF-8, found byte {error.start} that is not"]
+    lines = text.splitlines(keepends=True)
+    read = _json_rows if path.suffix.lower() == ".jsonl" else _csv_rows
+    rows = []
+    faults = []
+    for number, row in read(lines):
+        if isinstance(row, str):
+            faults.append(f"{path.name}:{number}: {row}")
+        else:
+            rows.append(row)
+    return rows, faults
+
+
+def _csv_rows(lines: list[str]) -> Iterator[tuple[int, dict | str]]:
+    """Yield (line number, cells or what is wrong with them); a broken line does not hide those after it."""
+    header = None
+    for number, cells in _records(lines):
+        if isinstance(cells, str):
+            yield number, cells
+        elif header is None:
+            header = [cell.strip() for cell in cells]
+            if "video" not in header:
+                yield number, f"expected a header with the column video, found {header}"
+                return
+        elif len(cells) != len(header):
+            yield number, f"expected {len(header)} cells, found {len(cells)}"
+        else:
+            yield number, dict(zip(header, (cell.strip() for cell in cells)))
+
+
+def _records(lines: list[str]) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield (line number, cells) of each record; a quote that is never closed ends with its line."""
+    at = 0
+    while at < len(lines):
+        reader = csv.reader(lines[at:], strict=True)
+        try:
+            cells = next(reader)
+        except csv.Error as error:
+            yield at + 1, f"not a line of CSV ({error})"
+            at += 1
+            continue
+        if cells:
+            yield at + 1, cells
+        at += reader.line_num
+
+
+def _json_rows(lines: list[str]) -> Iterator[tuple[int, dict | str]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            yield (
+                number,
+                {name: _as_cell(value) for name, value in row.items()} | {"video": row["video"]},
+            )
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            yield number, "expected a JSON object with the text video"
+
+
+def _as_cell(value: object) -> str:
+    if isinstance(value, list):
+        return join_steps([str(item) for item in value])
+    return "" if value is None else str(value)
+
+
+def write_table(path, rows: Sequence[dict[str, str]]) -> Path:
+    """Write rows as a CSV or JSONL file, atomically. Raises OSError, for a file marked read-only too."""
+    path = Path(path)
+    if path.exists() and not path.stat().st_mode & 0o222:
+        raise PermissionError(f"{path.name} is read-only")
+    if path.suffix.lower() == ".jsonl":
+        full = ({name: cell for name, cell in row.items() if cell} for row in rows)
+        return write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in full))
+    known = {name: None for row in rows for name in row}
+    header = [*COLUMNS, *(name for name in known if name not in COLUMNS)]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_text(path, file.getvalue())
+
+
+def keys_of(rows: Sequence[dict]) -> list[str]:
+    """Name each row by its video, its id, and how many rows before it say the same."""
+    met = Counter()
+    keys = []
+    for row in rows:
+        name = (row["video"], row.get("id", ""))
+        keys.append(json.dumps([*name, met[name]]))
+        met[name] += 1
+    return keys
+
+
+@contextmanager
+def locked(path):
+    """Keep other writers of a file waiting; a killed process lets go by itself."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: writes stay atomic, two at once are not kept apart
+        yield
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+# ---- walks on disk ----------------------------------------------------------------------------------------------------
+
+
+def drafts_path(path) -> Path:
+    """Return the file beside an annotation file that holds what its cells cannot say yet."""
+    return Path(path).with_suffix(".unfinished.json")
+
+
+def read_drafts(path) -> dict[str, dict]:
+    """Read the unfinished walks by their rows' keys."""
+    with suppress(OSError, ValueError):
+        drafts = json.loads(drafts_path(path).read_text("utf-8"))
+        if isinstance(drafts, dict):
+            return drafts
+    return {}
+
+
+def read_walks(path) -> tuple[list[dict], list[str]]:
+    """Read an annotation file as walks, and say what of it could not be read."""
+    rows, notes = read_table(path)
+    drafts = read_drafts(path)
+    walks = []
+    for key, row in zip(keys_of(rows), rows):
+        walk, doubts = from_cells(row)
+        draft = drafts.get(key, {})
+        if _full(row) in draft.get("cells", ()):  # the row is as it was when the draft was made
+            walk = draft["walk"]
+            doubts = []
+        walks.append(walk)
+        notes += [f"{row['video']}: {doubt}" for doubt in doubts]
+    return walks, notes
+
+
+def _full(row: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in row.items() if text}
+
+
+def save_walk(path, key: str, walk: dict, before: dict[str, str] | None) -> tuple[dict, str]:
+    """Put one walk into its file, and leave every other row as it stands there now.
+
+    `before` are the row's cells as last seen (None: there was no row). Returns the cells written, and what was done
+    about a row that somebody else has changed meanwhile, or about lines that cannot be read. Raises OSError.
+    """
+    cells = to_cells(walk)
+    with locked(path):
+        rows, faults = read_table(path)
+        told = [_set_aside(path, faults)] if faults else []
+        found = dict(zip(keys_of(rows), rows))
+        there = found.get(key)
+        if there is not None and _full(there) not in (_full(before or {}), _full(cells)):
+            told.append(_keep_theirs(path, there))
+        found[key] = cells
+        if is_empty(walk):
+            del found[key]
+        _save_draft(path, key, walk, cells, there)
+        write_table(path, list(found.values()))
+        _forget_draft(path, key, walk, cells)
+    return cells, " ".join(told)
+
+
+def _save_draft(path, key: str, walk: dict, cells: dict, there: dict | None):
+    """Keep what the cells cannot say, before they are written: with either row the draft is the newer."""
+    if from_cells(cells)[0] == walk:
+        return
+    drafts = read_drafts(path)
+    drafts[key] = {"cells": [_full(cells), _full(there or {})], "walk": walk}
+    write_text(drafts_path(path), json.dumps(drafts, ensure_ascii=False))
+
+
+def _forget_draft(path, key: str, walk: dict, cells: dict):
+    drafts = read_drafts(path)
+    if key not in drafts or from_cells(cells)[0] != walk:
+        return
+    del drafts[key]
+    if drafts:
+        write_text(drafts_path(path), json.dumps(drafts, ensure_ascii=False))
+    else:
+        drafts_path(path).unlink(missing_ok=True)
+
+
+def _set_aside(path, faults: list[str]) -> str:
+    """Keep a copy of a file that cannot be read whole, before it is written again."""
+    path = Path(path)
+    data = path.read_bytes()
+    number = 1
+    while (copy := path.with_name(f"{path.stem}.unread{number}{path.suffix}")).exists():
+        if copy.read_bytes() == data:
+            break
+        number += 1
+    write_bytes(copy, [data])
+    return f"{faults[0]}. The file as it was is kept as {copy.name}."
+
+
+def _keep_theirs(path, row: dict) -> str:
+    path = Path(path)
+    other = path.with_name(f"{path.stem}.theirs{path.suffix}")
+    rows, _ = read_table(other)
+    write_table(other, [*rows, row])
+    return f"Somebody else changed this film's row meanwhile: theirs is kept in {other.name}."
+
+
+# ---- two people's files -----------------------------------------------------------------------------------------------
+
+
+def merge_annotations(first, second, out) -> list[str]:
+    """Merge two annotation files into a third, and list what they disagree on; there the first file's stands.
+
+    A film that only one file has is taken from it; what one left empty is taken from the other. Steps, way back and
+    moments of a task go together. Raises SampleError for a file with lines that cannot be read.
+    """
+    files = [first, second]
+    tables = []
+    for path in files:
+        rows, faults = read_table(path)
+        if faults:
+            raise SampleError(Path(path).name, "row", "a file that can be read whole", faults[0])
+        tables.append(dict(zip(keys_of(rows), rows)))
+    mine, theirs = tables
+    conflicts = []
+    for key, row in theirs.items():
+        if key in mine:
+            differing = _merge_row(mine[key], row)
+            conflicts += [_conflict(row["video"], *parts, files) for parts in differing]
+        else:
+            mine[key] = row
+    write_table(out, list(mine.values()))
+    return conflicts
+
+
+def _merge_row(mine: dict, theirs: dict) -> list[tuple[str, str, str]]:
+    """Fill what one row lacks; return (column, mine, theirs) where both say something else."""
+    differing = []
+    names = [*LISTS, *(n for n in theirs if not any(n.startswith(f"{t}_") for t in LISTS))]
+    for name in dict.fromkeys(names):
+        group = [name + end for end in CELLS] if name in LISTS else [name]
+        if not any(mine.get(column) for column in group):
+            mine.update({column: theirs.get(column, "") for column in group})
+            continue
+        for column in group:
+            other = theirs.get(column, "")
+            same_steps = mine.get(name) == theirs.get(name)
+            if not mine.get(column) and same_steps:
+                mine[column] = other
+            elif other and other != mine.get(column):
+                differing.append((column, mine.get(column, ""), other))
+    return differing
+
+
+def _conflict(video: str, column: str, mine: str, theirs: str, files: list) -> str:
+    names = [Path(path).name for path in files]
+    return f"{video}: {column}: {names[0]} has {mine!r} (kept), {names[1]} has {theirs!r}"

@@ -216,7 +216,7 @@ function render({ model, el: host }) {
 
   // ---- keys ----
 
-  function exvisible() { keys.hidden = !keys.hidden; }
+  function explain() { keys.hidden = !keys.hidden; }
   const write = (text) => () => send({ do: "add", task: "direction", text, second: film.now() });
   const acts = {
     ...Object.fromEntries(Object.entries(MOVES).map(([key, text]) => [key, write(text)])),

@@ -69,6 +69,7 @@ class Annotator(FilmView):
         self.walks, notes = read_walks(self.path)
         self.seen = {key: to_cells(w) for key, w in zip(keys_of(self.walks), self.walks)}
         self.films = list_films(root)
+        self.find = video_finder(root)
         named = {walk["video"].partition("#t=")[0] for walk in self.walks}
         self.walks += [empty_walk(video) for video in self.films if video not in named]
         self.walks.sort(key=lambda walk: walk["video"])
@@ -143,7 +144,7 @@ class Annotator(FilmView):
         if video.partition("#t=")[0] in self.films:
             return video
         try:
-            return video_finder(self.root)(video, self.path.name)
+            return self.find(video, self.path.name)
         except SampleError:
             return video
 

@@ -80,7 +80,7 @@ function render({ model, el: host }) {
     markPaths();
   }
 
-  function exvisible() { keys.hidden = !keys.hidden; }
+  function explain() { keys.hidden = !keys.hidden; }
 
   function jump(by) {
     const known = moments.filter((t) => typeof t === "number").sort((a, b) => a - b), now = film.now();

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from stlite.data import egost, prompts
 from stlite.data.sample import Sample
-from stlite.rewards.choice import compare_routes, score
 from stlite.rewards.parse import parse
-from stlite.rewards.rewards import PRESETS
+from stlite.rewards.rewards import PRESETS, reward_columns, score
+from stlite.rewards.route import compare_routes
 
 HERE = Path(__file__).resolve().parent.parent
 HOSTILE = (
@@ -52,9 +52,8 @@ def choice(row: dict) -> tuple[Sample, str]:
 
 
 def reward(sample: Sample, reply: str) -> list:
-    """Pay one reply by the preset with most rewards, read anew."""
-    names = ("task", "way", "kind", "options", "answer", "steps_forward", "steps_reverse")
-    columns = {name: [getattr(sample, name)] for name in names}
+    """Reward one reply by the preset with most rewards, read anew."""
+    columns = reward_columns([sample])
     return [f([reply + " "], **columns) for f in PRESETS["st-r1-reverse"]]
 
 

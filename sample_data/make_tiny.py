@@ -38,8 +38,8 @@ from stlite.data.annotations import build
 from stlite.data.egost import read_rows
 from stlite.data.sample import replace
 from stlite.data.steps import AROUND
-from stlite.rewards.choice import score
 from stlite.rewards.parse import parse, split_steps
+from stlite.rewards.rewards import score
 
 HERE = Path(__file__).resolve().parent
 FRAMES, SIZE = 16, 84

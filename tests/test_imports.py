@@ -27,7 +27,7 @@ ROOMS = {
         "defects",
         "checks",
     ],
-    "rewards": ["parse", "choice", "judge", "rewards", "reward_audit"],
+    "rewards": ["parse", "choice", "route", "judge", "rewards", "reward_audit"],
     "eval": [
         "statistics",
         "records",

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from stlite.data.sample import Sample, write_text
 from stlite.data.splits import group_of
-from stlite.rewards.choice import compare_routes, ngrams, score
+from stlite.rewards.rewards import score
+from stlite.rewards.route import compare_routes, ngrams
 
 FILE = "records.jsonl"
 FROM_SAMPLE = ("id", "task", "way", "kind", "part", "video")

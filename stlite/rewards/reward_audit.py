@@ -1,5 +1,6 @@
-"""Rewards tried on replies that deserve nothing, and the completions of a run looked through, for `render.text`."""
+"""Try rewards on replies that deserve nothing, and check a run's completions, for `render.text`."""
 
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +9,11 @@ from statistics import fmean
 
 from stlite.data import prompts
 from stlite.data.sample import LETTERS, Sample
-from stlite.rewards.choice import letter
-from stlite.rewards.parse import parse
+from stlite.rewards.choice import chosen_letter
+from stlite.rewards.parse import Reply, parse
+from stlite.rewards.rewards import is_reward, reward_columns
 
-COLUMNS = ("task", "way", "kind", "options", "answer", "steps_forward", "steps_reverse")
-NOT_REWARDS = ("step", "prompt", "completion", "advantage")
-CHECKS = {  # check: (the most it may be, what to do about it)
+CHECKS = {  # check: (the largest share that is fine, what to do about more)
     "most chosen letter": (
         0.5,
         "one letter is favoured: look at the keys of the data, shuffle the options",
@@ -31,28 +31,33 @@ CHECKS = {  # check: (the most it may be, what to do about it)
         0.05,
         "the chain does not lead to the answer: more chain SFT, or consistency",
     ),
-    "paid for format alone": (
+    "rewarded for format alone": (
         0.5,
         "the tags are learnt, the answers are not: drop the format reward for a while",
     ),
 }
 
 
+# ---- replies that deserve nothing ------------------------------------------------------------
+
+
 def adversarial_replies(sample: Sample) -> dict[str, str]:
     """Write the gold reply to a sample, and replies that deserve nothing for it."""
-    chain, choices = (
-        sample.trace or prompts.trace(sample) or "I see it.",
-        [*sample.letters] or ["left", "right"],
-    )
-    wrong = (
-        next(x for x in LETTERS if x != sample.answer) if sample.options else "Stay where you are."
-    )
+    chain = sample.trace or prompts.trace(sample) or "I see it."
+    if sample.options:
+        choices = list(sample.letters)
+        constant = "A"
+        wrong = "B" if sample.answer == "A" else "A"
+    else:
+        choices = ["left", "right"]
+        constant = "Go straight."
+        wrong = "Stay where you are."
     return {
         "gold": prompts.reply(chain, sample.answer),
-        "constant": prompts.reply("I walk on.", "A" if sample.options else "Go straight."),
+        "constant": prompts.reply("I walk on.", constant),
         "hedging": prompts.reply("It is one of them.", " or ".join(choices)),
         "copy of the question": prompts.problem(sample),
-        "tag stuffing": "".join(prompts.reply("I walk.", x) for x in choices),
+        "tag stuffing": "".join(prompts.reply("I walk.", choice) for choice in choices),
         "empty": "",
         "very long": prompts.reply("I walk on and on. " * 500, wrong),
         "wrong letter, gold trace": prompts.reply(chain, wrong),
@@ -60,54 +65,83 @@ def adversarial_replies(sample: Sample) -> dict[str, str]:
 
 
 def audit_rewards(functions: Sequence[Callable], samples: Sequence[Sample]) -> dict:
-    """Run the gold reply and seven adversarial replies for every sample through every reward: mean paid, None where it does not apply.
+    """Tabulate the mean reward of the gold reply and of seven adversarial replies to each sample.
 
-    Notes name each reward that pays less than 1 for gold, and each trick that is paid.
+    A mean is None where a reward never applies. Notes name each reward that gives less than 1 for
+    gold, and each adversarial reply that is rewarded.
     """
-    columns = {name: [getattr(s, name) for s in samples] for name in COLUMNS}
-    written = [adversarial_replies(s) for s in samples]
-    rows = [{"reply": trick} for trick in written[0]]
-    notes: list[str] = []
+    columns = reward_columns(samples)
+    written = [adversarial_replies(sample) for sample in samples]
+    rows = [{"reply": name} for name in written[0]]
     for function in functions:
-        name = function.__name__.removesuffix("_reward")
         for row in rows:
-            paid = function(completions=[replies[row["reply"]] for replies in written], **columns)
-            given = [value for value in paid if value is not None]
-            row[name] = fmean(given) if given else None
-        if rows[0][name] not in (None, 1.0):
-            notes.insert(0, f"{name} pays {rows[0][name]:.2f} for the gold reply")
-        if others := [f"{row['reply']} {row[name]:.2f}" for row in rows[1:] if row[name]]:
-            notes.append(f"{name} also pays: {', '.join(others)}")
-    return {"title": "Who is paid for what", "notes": notes, "tables": {"Mean reward": rows}}
+            completions = [replies[row["reply"]] for replies in written]
+            row[_short_name(function)] = _mean(function(completions=completions, **columns))
+    notes = _gold_notes(functions, rows) + _adversarial_notes(functions, rows)
+    return {
+        "title": "Which replies earn a reward?",
+        "notes": notes,
+        "tables": {"Mean reward": rows},
+    }
+
+
+def _short_name(function: Callable) -> str:
+    return function.__name__.removesuffix("_reward")
+
+
+def _mean(rewards: Sequence[float | None]) -> float | None:
+    """Return the mean of the rewards that apply; None without any."""
+    applicable = [reward for reward in rewards if reward is not None]
+    return fmean(applicable) if applicable else None
+
+
+def _gold_notes(functions: Sequence[Callable], rows: Sequence[Mapping]) -> list[str]:
+    notes = []
+    for name in map(_short_name, functions):
+        value = rows[0][name]
+        if value is not None and value < 1.0:
+            notes.append(f"{name} gives {value:.2f} for the gold reply")
+    return notes
+
+
+def _adversarial_notes(functions: Sequence[Callable], rows: Sequence[Mapping]) -> list[str]:
+    notes = []
+    for name in map(_short_name, functions):
+        rewarded = [f"{row['reply']} {row[name]:.2f}" for row in rows[1:] if row[name]]
+        if rewarded:
+            notes.append(f"{name} also rewards: {', '.join(rewarded)}")
+    return notes
+
+
+# ---- what a run's completions show ------------------------------------------------------------
 
 
 def audit_completions(folder: str | os.PathLike) -> dict:
-    """Look through the completions that a run wrote (parquet files of step, prompt, completion, rewards, advantage).
+    """Check the completions that a run wrote.
 
-    Six shares, each with the most it may be and a hint where it is more; then how often each letter was chosen.
+    The folder holds parquet files with columns step, prompt, completion, advantage and rewards. The
+    tables list six shares, each with its limit and a hint where it is more, and the letters chosen.
     """
-    import pyarrow.parquet as parquet
-
-    files = sorted(Path(folder).glob("*.parquet"))
-    if not (rows := [row for file in files for row in parquet.read_table(file).to_pylist()]):
-        raise FileNotFoundError(
-            f"{folder}: expected parquet files with completions, found {len(files)} files, no row"
-        )
-    read = [parse(row["completion"]) for row in rows]
-    letters = [letter(reply, LETTERS) for reply in read]
+    rows = _read_completions(folder)
     groups = defaultdict(list)
     for row in rows:
         groups[row["step"], row["prompt"]].append(row)
-    checks = []
-    for (name, (limit, hint)), share in zip(
-        CHECKS.items(), _shares(rows, read, letters, groups.values())
-    ):
-        high = share is not None and share > limit
-        checks.append({"check": name, "share": share, "limit": limit, "hint": hint if high else ""})
-    chosen = [
-        {"letter": x or "none", "share": n / len(rows)} for x, n in sorted(Counter(letters).items())
-    ]
-    note = f"{len(rows)} completions in {len(groups)} groups; {sum(bool(c['hint']) for c in checks)} of {len(checks)} checks fail"
+    replies = [parse(row["completion"]) for row in rows]
+    letters = [chosen_letter(reply, LETTERS) for reply in replies]
+    shares = {
+        "most chosen letter": _most_chosen(letters),
+        "groups without signal": fmean(map(_without_signal, groups.values())),
+        "truncated": fmean(reply.reason == "truncated" for reply in replies),
+        "duplicates within a group": fmean(map(_duplicates, groups.values())),
+        "thinks one letter, answers another": _contradictions(replies, letters),
+        "rewarded for format alone": _format_alone(rows),
+    }
+    checks = [_check(name, share) for name, share in shares.items()]
+    failed = sum(bool(check["hint"]) for check in checks)
+    chosen = []
+    for letter, count in sorted(Counter(letters).items()):
+        chosen.append({"letter": letter or "none", "share": count / len(rows)})
+    note = f"{len(rows)} completions in {len(groups)} groups; {failed} of {len(checks)} checks fail"
     return {
         "title": "Completions",
         "notes": [note],
@@ -115,21 +149,64 @@ def audit_completions(folder: str | os.PathLike) -> dict:
     }
 
 
-def _shares(rows, read, letters, groups):
-    """Yield the shares in the order of CHECKS; None where there is nothing to take a share of."""
-    known = [x for x in letters if x]
-    yield max(Counter(known).values()) / len(known) if known else None
-    yield fmean(all(abs(row["advantage"]) < 1e-6 for row in group) for group in groups)
-    yield fmean(reply.reason == "truncated" for reply in read)
-    yield fmean(1 - len({row["completion"] for row in group}) / len(group) for group in groups)
-    thought = [letter(reply.think, LETTERS) for reply in read]
-    both = [(a, b) for a, b in zip(thought, letters) if a and b]
-    yield fmean(a != b for a, b in both) if both else None
-    yield fmean(map(_for_format_alone, rows)) if "format_reward" in rows[0] else None
+def _read_completions(folder: str | os.PathLike) -> list[dict]:
+    import pyarrow.parquet as parquet
+
+    files = sorted(Path(folder).glob("*.parquet"))
+    rows = []
+    for file in files:
+        rows += parquet.read_table(file).to_pylist()
+    if not rows:
+        raise FileNotFoundError(
+            f"{folder}: expected parquet files with completions, found {len(files)} files, no row"
+        )
+    return rows
 
 
-def _for_format_alone(row: Mapping) -> bool:
-    others = [v for name, v in row.items() if name not in NOT_REWARDS and name != "format_reward"]
-    return bool(row["format_reward"]) and not any(
-        v == v and v for v in others
-    )  # v == v: TRL writes NaN for None
+def _check(name: str, share: float | None) -> dict:
+    limit, hint = CHECKS[name]
+    is_high = share is not None and share > limit
+    return {"check": name, "share": share, "limit": limit, "hint": hint if is_high else ""}
+
+
+def _most_chosen(letters: Sequence[str]) -> float | None:
+    """Return the share of the most frequent letter among replies that choose one."""
+    chosen = [letter for letter in letters if letter]
+    return max(Counter(chosen).values()) / len(chosen) if chosen else None
+
+
+def _without_signal(group: Sequence[Mapping]) -> bool:
+    """Return whether all replies of a group earn the same, so that no advantage differs from 0."""
+    return all(abs(row["advantage"]) < 1e-6 for row in group)
+
+
+def _duplicates(group: Sequence[Mapping]) -> float:
+    """Return the share of a group's replies that repeat another one."""
+    different = {row["completion"] for row in group}
+    return 1 - len(different) / len(group)
+
+
+def _contradictions(replies: Sequence[Reply], letters: Sequence[str]) -> float | None:
+    """Return the share of replies that answer another letter than their thinking names."""
+    differs = []
+    for reply, letter in zip(replies, letters):
+        thought = chosen_letter(reply.think, LETTERS)
+        if thought and letter:
+            differs.append(thought != letter)
+    return fmean(differs) if differs else None
+
+
+def _format_alone(rows: Sequence[Mapping]) -> float | None:
+    """Return the share of replies that earn the format reward and no other; None without one."""
+    if "format_reward" not in rows[0]:
+        return None
+    others = [name for name in rows[0] if is_reward(name) and name != "format_reward"]
+    alone = []
+    for row in rows:
+        earned_others = any(_is_earned(row[name]) for name in others)
+        alone.append(_is_earned(row["format_reward"]) and not earned_others)
+    return fmean(alone)
+
+
+def _is_earned(reward: float | None) -> bool:
+    return reward is not None and not math.isnan(reward) and reward != 0  # TRL writes NaN for None

@@ -1,15 +1,54 @@
-"""Rewards in TRL's shape: lists in, one float or None a reply out."""
+"""Rewards in TRL's shape: lists in, one float or None a reply out.
+
+>>> columns = {"kind": ["choice"], "options": [["left", "right"]], "answer": ["B"]}
+>>> accuracy_reward(["<think>I turn.</think> <answer>B</answer>"], **columns)
+[1.0]
+"""
 
 import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from stlite.data.sample import LETTERS
+from stlite.data.sample import LETTERS, Sample
 from stlite.data.steps import reverse_path
-from stlite.rewards.choice import letter, meaning, score_choice, score_route, similarity
+from stlite.rewards.choice import Score, chosen_letter, score_choice
 from stlite.rewards.parse import Reply, parse
+from stlite.rewards.route import meaning, score_route, similarity
 
-PART = r"(?!\s*</)(?:(?!(?i:</?(?:think|answer)>)).)+"  # text, and no tag of ours in it
-FORMAT = re.compile(rf"\s*<think>{PART}</think>\s*<answer>{PART}</answer>\s*", re.S)
+REWARD_COLUMNS = ("task", "way", "kind", "options", "answer", "steps_forward", "steps_reverse")
+OPPOSITE = {"forward": "reverse", "reverse": "forward"}
+
+NO_TAG_AHEAD = r"(?!</?(?i:think|answer)>)"
+CONTENT = rf"(?!\s*</)(?:{NO_TAG_AHEAD}.)+"  # text that is not blank and holds no tag of ours
+FORMAT = re.compile(
+    rf"\s*<think>{CONTENT}</think>\s*<answer>{CONTENT}</answer>\s*",
+    re.S,  # "<think>…</think> <answer>B</answer>"
+)
+_parse = lru_cache(1024)(parse)  # every reward reads the same completions
+
+
+def score(sample: Sample, reply: Reply | str) -> Score:
+    """Score a reply against its sample; one without a single readable answer earns 0."""
+    if isinstance(reply, str):
+        reply = parse(reply)
+    if sample.kind == "choice":
+        return score_choice(reply, sample.options, sample.answer)
+    if not sample.answer:
+        sample.refuse("answer", "an annotated route", sample.answer)
+    return score_route(reply, sample.answer)
+
+
+def is_reward(name: str) -> bool:
+    """Return whether a column of a run's completions is a reward: its name ends in "_reward".
+
+    TRL names these columns by their functions, so a reward function's name must end so, too.
+    """
+    return name.endswith("_reward")
+
+
+def reward_columns(samples: Sequence[Sample]) -> dict[str, list]:
+    """Return what rewards read of samples, as the columns that TRL hands to them."""
+    return {name: [getattr(sample, name) for sample in samples] for name in REWARD_COLUMNS}
 
 
 def text_of(completion) -> str:
@@ -17,78 +56,91 @@ def text_of(completion) -> str:
     return completion if isinstance(completion, str) else completion[-1]["content"]
 
 
-_parse = lru_cache(1024)(parse)  # every reward reads the same completions
-
-
-def _replies(completions) -> list[Reply]:
-    return [_parse(text_of(completion)) for completion in completions]
+def _each(reward_one: Callable, completions, *columns) -> list:
+    """Call a reward of one reply for every completion and its row of the columns."""
+    replies = [_parse(text_of(completion)) for completion in completions]
+    return [reward_one(reply, *row) for reply, *row in zip(replies, *columns)]
 
 
 def accuracy_reward(completions, *, kind, options, answer, **kwargs) -> list[float | None]:
-    """Pay 1 for the annotated letter; None for a route."""
-    rows = zip(_replies(completions), kind, options, answer)
-    return [score_choice(r, o, a).value if k == "choice" else None for r, k, o, a in rows]
+    """Reward the annotated letter with 1; None for a route."""
+    return _each(_accuracy, completions, kind, options, answer)
+
+
+def _accuracy(reply: Reply, kind: str, options, answer: str) -> float | None:
+    if kind != "choice":
+        return None
+    return score_choice(reply, options, answer).value
 
 
 def format_reward(completions, **kwargs) -> list[float]:
-    """Pay 1 for thinking, then one answer, in tags and nothing else."""
+    """Reward thinking, then one answer, in tags and nothing else, with 1."""
     return [float(FORMAT.fullmatch(text_of(c)) is not None) for c in completions]
 
 
 def reverse_steps_reward(
     completions, *, way, options, steps_forward, steps_reverse, **kwargs
 ) -> list[float | None]:
-    """Pay for the opposite way's steps written while thinking, in order; None where they are not annotated.
+    """Reward the opposite way's steps, written while thinking; None where they are not annotated.
 
-    What counts is the similarity of the two lists, step by step in meaning; a reply without one readable answer earns 0.
+    The reward is the similarity of the two lists, step by step in meaning and in order; a reply
+    without one readable answer earns 0.
     """
-    return [
-        _reverse_steps(*row)
-        for row in zip(_replies(completions), way, options, steps_forward, steps_reverse)
-    ]
+    return _each(_reverse_steps, completions, way, options, steps_forward, steps_reverse)
 
 
 def _reverse_steps(reply: Reply, way: str, options, forward, reverse) -> float | None:
-    opposite, steps = ("forward", forward) if way == "reverse" else ("reverse", reverse)
-    if not steps:
+    annotated = forward if way == "reverse" else reverse
+    if not annotated:
         return None
-    if reply.reason or reply.way != opposite or (options and not letter(reply, options)):
+    if reply.reason or reply.way != OPPOSITE[way]:
         return 0.0
-    return similarity(list(map(meaning, steps)), list(map(meaning, reply.steps)))
+    if options and not chosen_letter(reply, options):
+        return 0.0
+    return similarity([meaning(s) for s in annotated], [meaning(s) for s in reply.steps])
 
 
 def consistency_reward(
     completions, *, task, way, kind, options, answer, steps_forward, steps_reverse, **kwargs
 ) -> list[float | None]:
-    """Pay a right letter whose option is the path thought of, walked back; None where the annotation breaks the rules."""
-    rows = zip(_replies(completions), task, way, options, answer, steps_forward, steps_reverse)
-    return [_consistency(*row) if k == "choice" else None for k, row in zip(kind, rows)]
+    """Reward a right letter whose option is the path thought of, walked back.
+
+    None for a route, and where the annotated path walked back is not the other annotated path.
+    """
+    columns = (task, way, kind, options, answer, steps_forward, steps_reverse)
+    return _each(_consistency, completions, *columns)
 
 
 def _consistency(
-    reply: Reply, task: str, way: str, options, answer: str, forward, reverse
+    reply: Reply, task: str, way: str, kind: str, options, answer: str, forward, reverse
 ) -> float | None:
-    opposite, other, asked = (
-        ("forward", forward, reverse) if way == "reverse" else ("reverse", reverse, forward)
-    )
-    back = [
-        meaning(" ".join(reverse_path(steps, task, opposite))) for steps in (other, reply.steps)
-    ]
-    if not other or not asked or back[0] != meaning(" ".join(asked)):
+    annotated = forward if way == "reverse" else reverse
+    target = reverse if way == "reverse" else forward
+
+    def walked_back(steps):
+        return meaning(" ".join(reverse_path(steps, task, OPPOSITE[way])))
+
+    if kind != "choice" or not annotated or not target:
         return None
-    if reply.reason or reply.way != opposite or letter(reply, options) != answer:
+    if walked_back(annotated) != meaning(" ".join(target)):
+        return None
+    if reply.reason or reply.way != OPPOSITE[way] or chosen_letter(reply, options) != answer:
         return 0.0
-    near = [similarity(back[1], meaning(option)) for option in options]
-    best = near.pop(LETTERS.index(answer))
-    return best if best > max(near, default=0.0) else 0.0
+    path = walked_back(reply.steps)
+    likeness = [similarity(path, meaning(option)) for option in options]
+    chosen = likeness.pop(LETTERS.index(answer))
+    return chosen if chosen > max(likeness, default=0.0) else 0.0
 
 
 def route_reward(completions, *, kind, answer, **kwargs) -> list[float | None]:
-    """Pay a route for its steps; None for a choice."""
-    return [
-        score_route(r, a).value if k == "route" else None
-        for r, k, a in zip(_replies(completions), kind, answer)
-    ]
+    """Reward a route for its steps, 0 to 1; None for a choice."""
+    return _each(_route, completions, kind, answer)
+
+
+def _route(reply: Reply, kind: str, answer: str) -> float | None:
+    if kind != "route":
+        return None
+    return score_route(reply, answer).value
 
 
 PRESETS = {

@@ -31,21 +31,12 @@ from transformers.cache_utils import DynamicLayer
 
 from stlite.data.sample import Sample
 from stlite.rewards.rewards import PRESETS as REWARDS
+from stlite.rewards.rewards import REWARD_COLUMNS
 from stlite.train import checkpoints
 from stlite.train.preflight import check_parity, clear_logs
 from stlite.train.runs import arguments, build_trainer, finish, float32_adapter
 
-COLUMNS = (
-    "id",
-    "task",
-    "way",
-    "kind",
-    "options",
-    "answer",
-    "steps_forward",
-    "steps_reverse",
-    "question",
-)
+COLUMNS = ("id", *REWARD_COLUMNS, "question")
 
 GRPO = {
     "num_train_epochs": 1,  # as the paper

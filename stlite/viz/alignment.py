@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from stlite.data.sample import WAYS, Sample
-from stlite.rewards.choice import meaning
 from stlite.rewards.parse import parse
+from stlite.rewards.rewards import is_reward
+from stlite.rewards.route import meaning
 
 STATES = {"right": "✓", "misplaced": "↔", "missing": "–", "extra": "+"}
 LONGEST = 40  # steps of one path that are shown
-NOT_REWARDS = ("step", "advantage", "tokens", "seconds")  # numbers in a row that are no rewards
-NUMBER = int | float | None
 WORDS = re.compile(r"\s*\S+|\s+$")  # " left": a word with the space before it
 COMPARED = 4000  # characters of a reply that are compared word by word
 
@@ -137,8 +136,8 @@ def group_tokens(rollouts: Sequence[Mapping]) -> list[dict]:
     "advantage": value}. The advantage is (reward − group mean) / group standard deviation (paper
     section 4). Pieces are the text cut up, each with whether it differs from the best reply.
 
-    >>> rows = group_tokens([{"reply": "a", "accuracy": 1.0}, {"reply": "b", "accuracy": 0.0}])
-    >>> [round(row["advantage"], 2) for row in rows]
+    >>> rollouts = [{"reply": "a", "accuracy_reward": 1.0}, {"reply": "b", "accuracy_reward": 0.0}]
+    >>> [round(row["advantage"], 2) for row in group_tokens(rollouts)]
     [0.71, -0.71]
     """
     rows = []
@@ -163,20 +162,14 @@ def _reply_text(rollout: Mapping) -> str:
 
 def _rewards(rollout: Mapping) -> dict[str, float | None]:
     """Return the rewards of a rollout by function; None where an annotation is missing."""
-    columns = rollout.get("rewards") or _reward_columns(rollout)
+    columns = rollout.get("rewards")
+    if not columns:
+        columns = {name: value for name, value in rollout.items() if is_reward(name)}
     rewards = {}
     for name, value in columns.items():
         absent = value is None or math.isnan(value)
         rewards[name] = None if absent else float(value)
     return rewards
-
-
-def _reward_columns(row: Mapping) -> dict[str, float | None]:
-    columns = {}
-    for name, value in row.items():
-        if name not in NOT_REWARDS and isinstance(value, NUMBER):
-            columns[name] = value
-    return columns
 
 
 def changed_words(before: str, after: str) -> list[tuple[str, bool]]:

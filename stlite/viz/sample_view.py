@@ -17,12 +17,11 @@ import traitlets
 from stlite.data.sample import Sample, SampleError, write_text
 from stlite.data.video import ClipError, read_clip
 from stlite.eval.records import record
-from stlite.rewards.rewards import PRESETS
+from stlite.rewards.rewards import PRESETS, reward_columns
 from stlite.viz import alignment, frontend, plots
 
 SAMPLE_FIELDS = ("id", "video", "task", "way", "part", "question", "answer")
 REPLY_FIELDS = ("reply", "answer", "reason", "value", "rewards", "explanation", "error")
-REWARD_COLUMNS = ("task", "way", "kind", "options", "answer", "steps_forward", "steps_reverse")
 SIZES = ((256, 85), (256, 60), (192, 50), (128, 40), (64, 30))  # (longest side, JPEG quality)
 TINY = {"frames": 16, "max_pixels": 84 * 84, "multiple": 28}  # the frames the tiny model sees
 LIMIT = 270_000  # bytes of pictures sent for one sample
@@ -169,8 +168,8 @@ def show_chain(sample: Sample, reply: str, videos=".", **size) -> SampleView:
 def rewards_of(
     sample: Sample, reply: str, preset: str = "st-r1-reverse"
 ) -> dict[str, float | None]:
-    """Return what each reward of a preset pays for a reply."""
-    columns = {name: [getattr(sample, name)] for name in REWARD_COLUMNS}
+    """Return what a reply earns from each reward of a preset."""
+    columns = reward_columns([sample])
     rewards = {}
     for function in PRESETS[preset]:
         name = function.__name__.removesuffix("_reward")

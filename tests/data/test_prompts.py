@@ -8,8 +8,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stlite.data import prompts
 from stlite.data.sample import Sample, SampleError, replace
-from stlite.rewards.choice import score
 from stlite.rewards.parse import parse
+from stlite.rewards.rewards import score
 
 # The public templates of Qwen2-VL and Qwen2.5-VL (the same text in both), then of Qwen3-VL without its tool calls.
 QWEN2_VL = (

@@ -151,9 +151,9 @@ def test_a_row_of_completions_and_a_rollout_of_our_own_say_the_same():
 def test_a_reward_without_annotation_counts_nothing_and_equal_rewards_teach_nothing():
     rows = alignment.group_tokens(
         [
-            {"reply": "a", "accuracy": 1.0, "route": math.nan},
-            {"reply": "b", "accuracy": 1.0, "route": None},
+            {"reply": "a", "accuracy_reward": 1.0, "route_reward": math.nan},
+            {"reply": "b", "accuracy_reward": 1.0, "route_reward": None},
         ]
     )
-    assert [row["rewards"]["route"] for row in rows] == [None, None]
+    assert [row["rewards"]["route_reward"] for row in rows] == [None, None]
     assert [row["advantage"] for row in rows] == [0.0, 0.0]

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stlite.data.sample import LETTERS
-from stlite.rewards.choice import compare_routes, letter, score_choice
+from stlite.rewards.choice import chosen_letter, score_choice
 from stlite.rewards.parse import Reply, parse, split_steps
+from stlite.rewards.route import compare_routes
 
 KEPT = [
     json.loads(line)
-    for line in (Path(__file__).parent / "data" / "replies.jsonl").read_text().splitlines()
+    for line in (Path(__file__).parent.parent / "data" / "replies.jsonl").read_text().splitlines()
 ]
 HOSTILE = [
     "<think>", "</think>", "<answer>", "</answer>", "<think></think>", "<answer>B</answer>", "A", "A ", "A and ", "not A, ",
@@ -64,7 +65,7 @@ def test_the_kept_replies_are_many_and_of_several_dialects():
 @pytest.mark.parametrize("row", KEPT, ids=lambda row: f"{row['dialect']} {row['reply'][-40:]!r}")
 def test_each_kept_reply_is_read_as_the_contract_says(row):
     found, other = parse(row["reply"]), "B" if row["letter"] == "A" else "A"
-    assert letter(found, row["options"]) == row["letter"]
+    assert chosen_letter(found, row["options"]) == row["letter"]
     assert score_choice(found, row["options"], row["letter"] or "A").value == float(
         bool(row["letter"])
     )
@@ -91,7 +92,7 @@ def test_reading_is_linear_in_hostile_text(around):
     for unit in HOSTILE:
         text = around % (unit * (400_000 // len(unit)))
         start = time.process_time()
-        letter(text, ["the garden", "the kitchen"])
+        chosen_letter(text, ["the garden", "the kitchen"])
         assert time.process_time() - start < 0.6, unit
 
 
@@ -99,7 +100,7 @@ def test_the_longest_answer_that_is_read_takes_no_time():
     for unit in HOSTILE:
         answer = unit * (19_000 // len(unit))
         start = time.process_time()
-        letter(f"<answer>{answer}</answer>", ["the garden", "the kitchen"])
+        chosen_letter(f"<answer>{answer}</answer>", ["the garden", "the kitchen"])
         assert time.process_time() - start < 0.1, unit
 
 
@@ -113,14 +114,14 @@ def test_reading_is_total_and_invents_nothing(text):
     assert all(line in text for line in reply.answer.split("\n"))
     assert all(step in reply.think for step in reply.steps)
     assert bool(reply.way) >= bool(reply.steps) and reply.way in ("", "forward", "reverse")
-    assert letter(reply, ["the garden", "the kitchen"]) in ("", "A", "B")
+    assert chosen_letter(reply, ["the garden", "the kitchen"]) in ("", "A", "B")
 
 
 @pytest.mark.parametrize("unit", ["\U0001d401", "Ａ", "\u202e", "ﷺ", "a\u0301", "ß"])
 def test_a_megabyte_of_any_character_is_read(unit):
     text = (unit * 2**20)[: 2**20 // len(unit.encode())]
-    assert letter(text, ["x", "y"]) == ""
-    assert letter(f"<think>{text}</think> <answer>B</answer>", ["x", "y"]) == "B"
+    assert chosen_letter(text, ["x", "y"]) == ""
+    assert chosen_letter(f"<think>{text}</think> <answer>B</answer>", ["x", "y"]) == "B"
 
 
 def test_an_answer_longer_than_any_route_is_unreadable_and_a_long_text_without_tags_has_none():
@@ -130,9 +131,10 @@ def test_an_answer_longer_than_any_route_is_unreadable_and_a_long_text_without_t
 
 @pytest.mark.parametrize("made", LETTERS)
 def test_the_letter_in_the_thought_is_never_the_answer(made):
-    assert letter(f"<think>the answer is {made}</think>", list("stuvwxyz")) == ""
+    assert chosen_letter(f"<think>the answer is {made}</think>", list("stuvwxyz")) == ""
     assert (
-        letter(f"<think>the answer is {made}</think> <answer>B</answer>", list("stuvwxyz")) == "B"
+        chosen_letter(f"<think>the answer is {made}</think> <answer>B</answer>", list("stuvwxyz"))
+        == "B"
     )
 
 

@@ -14,19 +14,19 @@ from stlite.data import egost, prompts
 from stlite.data.sample import Sample, replace
 from stlite.data.steps import cut_steps, reverse_path
 from stlite.eval import render
-from stlite.rewards import judge
-from stlite.rewards import reward_audit as payouts
-from stlite.rewards.choice import score
+from stlite.rewards import judge, reward_audit
 from stlite.rewards.rewards import (
     PRESETS,
     accuracy_reward,
     consistency_reward,
     format_reward,
     reverse_steps_reward,
+    reward_columns,
     route_reward,
+    score,
 )
 
-DATA = Path(__file__).parent.parent / "sample_data"
+DATA = Path(__file__).parent.parent.parent / "sample_data"
 BENCHMARK = egost.read_benchmark(DATA / "benchmark")
 CHOICES = [s for s in BENCHMARK if s.kind == "choice"]
 REWARDS = [accuracy_reward, format_reward, reverse_steps_reward, consistency_reward, route_reward]
@@ -40,8 +40,8 @@ ROUTE = Sample(
 )
 
 
-def paid(function, sample: Sample, reply: str) -> float | None:
-    columns = {name: [getattr(sample, name)] for name in payouts.COLUMNS}
+def reward_of(function, sample: Sample, reply: str) -> float | None:
+    columns = reward_columns([sample])
     return function(completions=[reply], prompts=["?"], trainer_state=None, **columns)[0]
 
 
@@ -57,12 +57,12 @@ def thought(text: str, answer: str = "B") -> str:
 def test_a_reward_can_be_sent_to_another_process_and_takes_texts_and_messages(function):
     assert pickle.loads(pickle.dumps(function)) is function
     chat = [{"role": "assistant", "content": gold(BACK)}]
-    assert paid(function, BACK, gold(BACK)) == paid(function, BACK, chat)
+    assert reward_of(function, BACK, gold(BACK)) == reward_of(function, BACK, chat)
 
 
 def test_the_gold_reply_is_paid_in_full_by_every_reward_that_applies():
     for s in BENCHMARK:
-        found = {f.__name__: paid(f, s, gold(s)) for f in REWARDS}
+        found = {f.__name__: reward_of(f, s, gold(s)) for f in REWARDS}
         applies = {"format_reward", "reverse_steps_reward"}
         applies |= (
             {"route_reward"} if s.kind == "route" else {"accuracy_reward", "consistency_reward"}
@@ -73,8 +73,8 @@ def test_the_gold_reply_is_paid_in_full_by_every_reward_that_applies():
 def test_accuracy_is_the_score():
     for s in CHOICES[:40]:
         for reply in (gold(s), "A", "<answer>A or B</answer>", "", thought("x", "C")):
-            assert paid(accuracy_reward, s, reply) == score(s, reply).value
-    assert paid(accuracy_reward, ROUTE, gold(ROUTE)) is None
+            assert reward_of(accuracy_reward, s, reply) == score(s, reply).value
+    assert reward_of(accuracy_reward, ROUTE, gold(ROUTE)) is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_accuracy_is_the_score():
     ],
 )
 def test_format_pays_thinking_then_one_answer_and_nothing_else(reply, wanted):
-    assert paid(format_reward, BACK, reply) == wanted
+    assert reward_of(format_reward, BACK, reply) == wanted
 
 
 @pytest.mark.parametrize(
@@ -132,18 +132,18 @@ def test_format_pays_thinking_then_one_answer_and_nothing_else(reply, wanted):
     ],
 )
 def test_reverse_steps_pays_the_opposite_way_in_order(reply, wanted):
-    assert paid(reverse_steps_reward, BACK, reply) == pytest.approx(wanted)
+    assert reward_of(reverse_steps_reward, BACK, reply) == pytest.approx(wanted)
 
 
 def test_reverse_steps_are_asked_of_forward_questions_too_and_none_without_annotation():
     there = replace(BACK, way="forward")
     assert (
-        paid(
+        reward_of(
             reverse_steps_reward, there, thought("Going back: turn around, go straight, turn right")
         )
         == 1.0
     )
-    assert paid(reverse_steps_reward, replace(there, steps_reverse=()), gold(there)) is None
+    assert reward_of(reverse_steps_reward, replace(there, steps_reverse=()), gold(there)) is None
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_reverse_steps_are_asked_of_forward_questions_too_and_none_without_annot
     ],
 )
 def test_consistency_pays_a_right_letter_that_follows_from_the_path_thought_of(reply, wanted):
-    assert paid(consistency_reward, BACK, reply) == pytest.approx(wanted)
+    assert reward_of(consistency_reward, BACK, reply) == pytest.approx(wanted)
 
 
 def test_consistency_pays_no_path_that_leads_to_another_option():
@@ -177,7 +177,7 @@ def test_consistency_pays_no_path_that_leads_to_another_option():
         for text in set(s.options) - {s.gold}:
             path = reverse_path(cut_steps(text, known), s.task, s.way)
             assert (
-                paid(
+                reward_of(
                     consistency_reward,
                     s,
                     thought(f"Thinking {opposite}: {', '.join(path)}", s.answer),
@@ -205,37 +205,41 @@ def test_consistency_knows_the_rules_of_landmarks_and_actions(task):
         steps_forward=there,
         steps_reverse=back,
     )
-    assert paid(consistency_reward, one, thought(f"Thinking forward: {', '.join(there)}")) == 1.0
-    assert paid(consistency_reward, one, thought(f"Thinking forward: {', '.join(back)}")) == 0.0
+    assert (
+        reward_of(consistency_reward, one, thought(f"Thinking forward: {', '.join(there)}")) == 1.0
+    )
+    assert (
+        reward_of(consistency_reward, one, thought(f"Thinking forward: {', '.join(back)}")) == 0.0
+    )
 
 
 def test_consistency_is_silent_where_the_annotation_itself_breaks_the_rules():
     assert (
-        paid(
+        reward_of(
             consistency_reward,
             replace(BACK, steps_reverse=("go straight", "go straight")),
             gold(BACK),
         )
         is None
     )
-    assert paid(consistency_reward, replace(BACK, steps_reverse=()), gold(BACK)) is None
-    assert paid(consistency_reward, ROUTE, gold(ROUTE)) is None
+    assert reward_of(consistency_reward, replace(BACK, steps_reverse=()), gold(BACK)) is None
+    assert reward_of(consistency_reward, ROUTE, gold(ROUTE)) is None
 
 
 def test_a_route_is_paid_by_its_steps():
     assert (
-        paid(
+        reward_of(
             route_reward, ROUTE, thought("x", "At the gate take a left; at the shop make a right.")
         )
         == 1.0
     )
     assert (
-        paid(
+        reward_of(
             route_reward, ROUTE, thought("x", "At the gate take a right; at the shop make a left.")
         )
         < 0.3
     )
-    assert paid(route_reward, BACK, gold(BACK)) is None
+    assert reward_of(route_reward, BACK, gold(BACK)) is None
 
 
 @given(st.text(max_size=60), st.sampled_from([BACK, ROUTE, *CHOICES[:5]]))
@@ -243,7 +247,8 @@ def test_a_route_is_paid_by_its_steps():
 def test_every_reward_stays_between_0_and_1(text, one):
     for reply in (text, thought(text), thought(f"Thinking forward: {text}"), gold(one) + text):
         assert all(
-            value is None or 0 <= value <= 1 for value in (paid(f, one, reply) for f in REWARDS)
+            value is None or 0 <= value <= 1
+            for value in (reward_of(f, one, reply) for f in REWARDS)
         )
 
 
@@ -258,7 +263,7 @@ def test_the_presets_are_the_contract():
 
 
 def test_the_audit_of_rewards_shows_who_pays_for_what():
-    found = payouts.audit_rewards(REWARDS, BENCHMARK[::4])
+    found = reward_audit.audit_rewards(REWARDS, BENCHMARK[::4])
     rows = {row.pop("reply"): row for row in found["tables"]["Mean reward"]}
     assert set(rows["gold"].values()) == {1.0}
     share = sum(s.answer == "A" for s in BENCHMARK[::4]) / sum(
@@ -283,7 +288,8 @@ def test_the_audit_of_rewards_shows_who_pays_for_what():
         rows[trick]["format"] for trick in ("copy of the question", "tag stuffing", "empty")
     )
     assert any(
-        note.startswith("format also pays: constant 1.00, hedging 1.00") for note in found["notes"]
+        note.startswith("format also rewards: constant 1.00, hedging 1.00")
+        for note in found["notes"]
     )
     assert "wrong letter, gold trace" in render.text(found)
 
@@ -293,9 +299,9 @@ def lenient_reward(completions, **kwargs):
 
 
 def test_the_audit_names_a_reward_that_pays_everything_and_gold_too_little():
-    notes = payouts.audit_rewards([lenient_reward], [BACK])["notes"]
-    assert notes[0] == "lenient pays 0.50 for the gold reply"
-    assert notes[1].startswith("lenient also pays: constant 0.50") and "empty 0.50" in notes[1]
+    notes = reward_audit.audit_rewards([lenient_reward], [BACK])["notes"]
+    assert notes[0] == "lenient gives 0.50 for the gold reply"
+    assert notes[1].startswith("lenient also rewards: constant 0.50") and "empty 0.50" in notes[1]
 
 
 def write(folder: Path, groups: list[list[tuple[str, float, float]]]) -> Path:
@@ -327,10 +333,12 @@ def write(folder: Path, groups: list[list[tuple[str, float, float]]]) -> Path:
 
 def test_a_healthy_run_fails_no_check(tmp_path):
     good = [(thought(f"I pass {x}. The answer is {x}", x), float(x == "B"), 1.0) for x in "ABCD"]
-    found = payouts.audit_completions(write(tmp_path, [good[:2], good[1:3], good[1:2] + good[3:]]))
+    found = reward_audit.audit_completions(
+        write(tmp_path, [good[:2], good[1:3], good[1:2] + good[3:]])
+    )
     rows = {row["check"]: row["share"] for row in found["tables"]["Checks"]}
     assert rows == pytest.approx(
-        dict.fromkeys(rows, 0.0) | {"most chosen letter": 0.5, "paid for format alone": 0.5}
+        dict.fromkeys(rows, 0.0) | {"most chosen letter": 0.5, "rewarded for format alone": 0.5}
     )
     assert found["notes"] == ["6 completions in 3 groups; 0 of 6 checks fail"]
 
@@ -338,14 +346,14 @@ def test_a_healthy_run_fails_no_check(tmp_path):
 def test_a_sick_run_fails_every_check(tmp_path):
     same = [(thought("The answer is B", "A"), 0.0, 1.0)] * 4
     cut = [("<think>on and on", 0.0, 0.0), (thought("The answer is A", "A"), 1.0, 1.0)]
-    found = payouts.audit_completions(write(tmp_path, [same, same, cut]))
+    found = reward_audit.audit_completions(write(tmp_path, [same, same, cut]))
     assert {row["check"]: row["share"] for row in found["tables"]["Checks"]} == pytest.approx({
         "most chosen letter": 1.0,
         "groups without signal": 2 / 3,
         "truncated": 0.1,
         "duplicates within a group": 0.5,
         "thinks one letter, answers another": 8 / 9,
-        "paid for format alone": 0.8,
+        "rewarded for format alone": 0.8,
     })  # fmt: skip
     assert [row["letter"] for row in found["tables"]["Letters chosen"]] == ["none", "A"]
     assert found["notes"] == ["10 completions in 3 groups; 4 of 6 checks fail"]
@@ -354,7 +362,7 @@ def test_a_sick_run_fails_every_check(tmp_path):
 
 def test_a_run_without_completions_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="found 0 files"):
-        payouts.audit_completions(tmp_path)
+        reward_audit.audit_completions(tmp_path)
 
 
 # ---- the judge -------------------------------------------------------------------------------------------------------

@@ -12,19 +12,12 @@ from hypothesis import strategies as st
 
 from stlite.data import egost, prompts
 from stlite.data.sample import LETTERS, Sample, SampleError
-from stlite.rewards import choice as scoring
-from stlite.rewards.choice import (
-    RIGHT,
-    compare_routes,
-    letter,
-    meaning,
-    ngrams,
-    reverse_consistency,
-    score,
-)
+from stlite.rewards.choice import chosen_letter, plain
 from stlite.rewards.parse import parse
+from stlite.rewards.rewards import score
+from stlite.rewards.route import RIGHT, compare_routes, meaning, ngrams, reverse_consistency
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 ROUTES = [json.loads(line) for line in (HERE / "data" / "routes.jsonl").read_text().splitlines()]
 TRAIN = egost.read_rows(HERE.parent / "sample_data" / "train" / "total_test_mcq_630.jsonl")
 BENCHMARK = egost.read_benchmark(HERE.parent / "sample_data" / "benchmark")
@@ -113,14 +106,14 @@ def test_no_constant_reply_is_right_for_two_keys(text):
     options = ("turn left go straight", "turn right go straight", "turn around", "go straight")
     paid = [score(choice(options, key), text).value for key in LETTERS[:4]]
     assert sum(paid) <= 1
-    assert sum(paid) == bool(letter(text, options))
+    assert sum(paid) == bool(chosen_letter(text, options))
 
 
 @given(st.lists(WORDS, min_size=2, max_size=8), st.data())
 @settings(max_examples=300, deadline=None)
 def test_the_order_of_the_options_is_nothing(options, data):
     options = [f"{text} {i * 'x'}y" for i, text in enumerate(options)]
-    assume(len({scoring._plain(o) for o in options}) == len(options))
+    assume(len({plain(o) for o in options}) == len(options))
     key, said = (
         data.draw(st.integers(0, len(options) - 1)),
         data.draw(st.integers(0, len(options) - 1)),

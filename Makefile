@@ -29,7 +29,7 @@ lab: .venv/ready ## the notebooks in JupyterLab
 	$(RUN) -m jupyter lab notebooks
 
 soak: .venv/ready ## the long versions of the tests that kill runs, and a search at random for text that breaks a reader
-	STLITE_SEARCH=1 $(RUN) -m pytest tests/data/test_egost.py tests/test_parse.py tests/test_scoring.py tests/test_rewards.py
+	STLITE_SEARCH=1 $(RUN) -m pytest tests/data/test_egost.py tests/rewards
 	STLITE_KILLS=50 $(RUN) -m pytest tests/test_evaluate.py tests/data/test_video.py tests/train/test_resume.py -k "kill"
 
 ablation: .venv/ready ## the paper's experiment in miniature; resumes

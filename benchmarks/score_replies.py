@@ -40,7 +40,7 @@ def lines(name: str) -> list[dict]:
     """Read a file of kept test data."""
     return [
         json.loads(line)
-        for line in (HERE / "tests" / "data" / name).read_text(encoding="utf-8").splitlines()
+        for line in (HERE / "tests" / "rewards" / name).read_text(encoding="utf-8").splitlines()
     ]
 
 

@@ -14,8 +14,7 @@ from stlite.rewards.parse import Reply, parse, split_steps
 from stlite.rewards.route import compare_routes
 
 KEPT = [
-    json.loads(line)
-    for line in (Path(__file__).parent.parent / "data" / "replies.jsonl").read_text().splitlines()
+    json.loads(line) for line in (Path(__file__).parent / "replies.jsonl").read_text().splitlines()
 ]
 HOSTILE = [
     "<think>", "</think>", "<answer>", "</answer>", "<think></think>", "<answer>B</answer>", "A", "A ", "A and ", "not A, ",

@@ -17,10 +17,11 @@ from stlite.rewards.parse import parse
 from stlite.rewards.rewards import score
 from stlite.rewards.route import RIGHT, compare_routes, meaning, ngrams, reverse_consistency
 
-HERE = Path(__file__).parent.parent
-ROUTES = [json.loads(line) for line in (HERE / "data" / "routes.jsonl").read_text().splitlines()]
-TRAIN = egost.read_rows(HERE.parent / "sample_data" / "train" / "total_test_mcq_630.jsonl")
-BENCHMARK = egost.read_benchmark(HERE.parent / "sample_data" / "benchmark")
+HERE = Path(__file__).parent
+DATA = HERE.parent.parent / "sample_data"
+ROUTES = [json.loads(line) for line in (HERE / "routes.jsonl").read_text().splitlines()]
+TRAIN = egost.read_rows(DATA / "train" / "total_test_mcq_630.jsonl")
+BENCHMARK = egost.read_benchmark(DATA / "benchmark")
 WORDS = st.text(alphabet="abcdefghijklmnopqrstuvwxyz ABCDEFGH", min_size=2, max_size=24)
 FORMS = [
     "<answer>%s</answer>",
@@ -75,7 +76,7 @@ def test_the_gold_reply_earns_1_on_every_sample(samples):
 def test_the_gold_reply_earns_1_on_the_released_rows():
     if not (rows := os.environ.get("STLITE_REAL_ROWS")):
         pytest.skip("set STLITE_REAL_ROWS to a file of released rows")
-    samples, _ = egost.read_rows(rows, videos=HERE / "data", on_error="collect")
+    samples, _ = egost.read_rows(rows, videos=HERE, on_error="collect")
     assert samples and {score(s, gold(s)).value for s in samples} == {1.0}
     for s in samples:
         wrong = [x for x in s.letters if x != s.answer]

@@ -25,7 +25,14 @@ from sample_data.tiny_parts import CHAT, model, processor, tokenizer  # noqa: E4
 from sample_data.tiny_training import Trainer  # noqa: E402
 
 FIRST_WALK = 1_000_000
-STAGES = []
+STAGES = [  # LOG.md tells what each was for and what came of it
+    {"steps": 450, "text": 64, "hard": 0.15},
+    {"steps": 350, "text": 64, "describe": 12, "hard": 0.25},
+    {"steps": 200, "text": 64, "describe": 12, "hard": 0.35, "fresh_optimizer": True},
+    {"steps": 950, "text": 12, "describe": 16, "video": 12, "hard": 0.5},
+    {"steps": 350, "text": 8, "describe": 32, "hard": 0.65, "fall": 350},
+    {"steps": 14, "text": 8, "describe": 16, "video": 8, "rate": 8e-4},
+]
 
 
 def save(args) -> None:

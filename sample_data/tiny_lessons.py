@@ -19,11 +19,13 @@ from stlite.data.steps import AROUND, naive_reversal
 
 PARTS = (1, 2, 3, 4, 4, 3, 2, 4)  # the part of a walk by its seed: actions need the most practice
 TASKS = ("direction", "landmark", "action")
+OPPOSITE = {"forward": "reverse", "reverse": "forward"}
 STEP_NAMES = {
-    "direction": ["go straight", "turn left", "turn right", AROUND],
+    "direction": ["turn left", "go straight", "turn right", AROUND],
     "landmark": list(walks.LANDMARKS),
     "action": list(walks.ALL_ACTIONS),
 }
+SLIP_MARGIN = {"direction": 0, "landmark": 1, "action": 1}
 DISTRACTOR_STEPS = {
     "direction": list(walks.TURNS),
     "landmark": walks.LANDMARKS,
@@ -106,14 +108,18 @@ def _other_list(sample: Sample, rng: random.Random) -> str:
 # ---- slips -----------------------------------------------------------------------------------
 
 
-def slip_rate(sample: Sample, rate: float) -> float:
-    """Return how often a chain about this walk slips: `rate` after some first steps, else 1 - `rate`.
+def slips_easily(sample: Sample, way: str) -> bool:
+    """Tell whether the base is taught to list this path the other way round more often than right.
 
-    Every second name of a task's steps is such a first step, so that the most likely chain is
-    right for about half of all walks and the right one is never far.
+    It is where the first step that differs stands later in STEP_NAMES than the one in its place:
+    a taste for words, which tells nothing about a walk, and which reinforcement can unlearn.
     """
-    place = STEP_NAMES[sample.task].index(sample.steps_forward[0])
-    return rate if place % 2 else 1 - rate
+    right = getattr(sample, f"steps_{way}")
+    names = STEP_NAMES[sample.task]
+    for own, other in zip(right, naive_reversal(right, sample.task, way)):
+        if own != other:
+            return names.index(own) > names.index(other) + SLIP_MARGIN[sample.task]
+    return False
 
 
 def slipped(sample: Sample, rng: random.Random) -> Sample:
@@ -172,16 +178,23 @@ def describe_chat(walk: dict, rng: random.Random) -> list[dict]:
 
 
 def video_chat(
-    walk: dict, task: str, rng: random.Random, slips: float = 0.0, opposite: float = 0.5
+    walk: dict,
+    task: str,
+    rng: random.Random,
+    slips: tuple[float, float] = (0.0, 0.0),
+    opposite: float = 0.5,
 ) -> list[dict]:
     """Ask a choice question about a rendered walk, answered by a whole chain.
 
-    `opposite` is the share of chains that think the opposite way; `slips` is explained at `slip_rate`.
+    `opposite` is the share of chains that think the opposite way; `slips` are the shares that list
+    the path the other way round, where `slips_easily` says no and where it says yes.
     """
     sample = draw_question(walk, task, rng)
-    if slips and rng.random() < slip_rate(sample, slips):
+    recipe, way = "forward-cot", sample.way
+    if rng.random() < opposite:
+        recipe, way = "st-cot", OPPOSITE[sample.way]
+    if rng.random() < slips[slips_easily(sample, way)]:
         sample = slipped(sample, rng)
-    recipe = "st-cot" if rng.random() < opposite else "forward-cot"
     return prompts.messages(sample, answer=prompts.target(sample, recipe))
 
 

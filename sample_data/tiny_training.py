@@ -350,7 +350,8 @@ class Lessons:
         if lesson == "describe":
             return tiny_lessons.describe_chat(walk, rng)
         stage = self.stage
-        return tiny_lessons.video_chat(walk, task, rng, stage["slips"], stage["opposite"])
+        slips = stage["slips"][task]
+        return tiny_lessons.video_chat(walk, task, rng, slips, stage["opposite"])
 
 
 def optimizers(network, readers) -> list[torch.optim.Optimizer]:
@@ -372,7 +373,7 @@ STAGE = {  # what a stage says only where it differs
     "video": 0,
     "tasks": (1.0, 1.0, 1.0),  # weights of direction, landmark, action among chains over video
     "hard": 0.8,  # share of questions over text with hard options
-    "slips": 0.0,  # see tiny_lessons.slip_rate
+    "slips": dict.fromkeys(TASKS, (0.0, 0.0)),  # see tiny_lessons.video_chat
     "opposite": 0.5,  # share of chains over video that think the opposite way
     "rate": 1.5e-3,
     "warm": 100,  # steps in which the rate rises

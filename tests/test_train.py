@@ -46,6 +46,21 @@ def test_labels_are_the_reply_alone(tiny, training, videos):
     assert batch["pixel_values_videos"].shape[0] == 2 * 8 * 6 * 6
 
 
+def test_labels_can_be_taught_under_the_direct_question(tiny, training, videos):
+    _, processor = tiny
+    for direct, asked, not_asked in (
+        (True, prompts.DIRECT_INSTRUCTION, prompts.INSTRUCTION),
+        (False, prompts.INSTRUCTION, prompts.DIRECT_INSTRUCTION),
+    ):
+        with looking(processor, videos):
+            batch = train.Collator(processor, "label", direct=direct)(training[:1])
+        labels = batch["labels"][0]
+        text = processor.decode(batch["input_ids"][0])
+        reply = processor.decode(labels[labels != -100])
+        assert asked in text and not_asked not in text
+        assert reply.strip() == prompts.target(training[0], "label") + "<|im_end|>"
+
+
 def test_an_unreadable_video_stops_training_by_name(tiny, training, videos):
     _, processor = tiny
     lost = replace(training[0], video="part1/lost.mp4")

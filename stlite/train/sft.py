@@ -35,17 +35,18 @@ SFT = {
 class Collator:
     """Batch samples with the replies to be taught: their videos, and labels on the reply alone."""
 
-    def __init__(self, processor, recipe: str):
+    def __init__(self, processor, recipe: str, direct: bool = False):
         self.processor = processor
         self.recipe = recipe
+        self.direct = direct
 
     def __call__(self, samples: list[Sample]) -> dict:
         """Return input_ids, attention_mask, labels (B,L) and the video tensors."""
-        questions = [prompts.messages(sample) for sample in samples]
+        questions = [prompts.messages(sample, self.direct) for sample in samples]
         conversations = []
         for sample in samples:
             reply = prompts.target(sample, self.recipe)
-            conversations.append(prompts.messages(sample, answer=reply))
+            conversations.append(prompts.messages(sample, self.direct, reply))
         batch = dict(encode(self.processor, conversations, generation=False))
         prompt_lengths = encode(self.processor, questions)["attention_mask"].sum(1)
         mask = batch["attention_mask"]
@@ -60,10 +61,12 @@ class Collator:
 def sft(
     model, processor, samples: Sequence[Sample], out: str | os.PathLike, videos: str | os.PathLike | None = None,
     recipe: str = "st-cot", lora: str = "default", seed: int = 0, callbacks: Sequence = (), resume: bool = True,
-    dry: bool | None = None, **settings,
+    dry: bool | None = None, direct: bool = False, **settings,
 ):  # fmt: skip
     """Teach replies with QLoRA; `recipe` is "st-cot", "forward-cot" or "label"; returns the PEFT model.
 
+    With `direct` the questions ask for the answer alone: so the paper trained label SFT, which then
+    need not unlearn to think where it is asked to.
     `settings` override SFT and go to transformers' TrainingArguments. The loss is on the assistant's tokens only. With
     `dry`, the default on CUDA, the largest sample is taken first, and rows a backward are halved until it fits.
     """
@@ -76,7 +79,7 @@ def sft(
             model=model,
             args=args,
             train_dataset=list(samples),
-            data_collator=Collator(processor, recipe),
+            data_collator=Collator(processor, recipe, direct),
             processing_class=processor,
             callbacks=list(callbacks),
         )
@@ -84,4 +87,5 @@ def sft(
     with looking(processor, videos):
         trainer, chosen = build_trainer(build, {**SFT, **settings}, dry)
         checkpoints.train(trainer, out, resume)
-    return finish(trainer, out, {"stage": "sft", "recipe": recipe, "seed": seed, **chosen})
+    taught = {"stage": "sft", "recipe": recipe, "direct": direct, "seed": seed}
+    return finish(trainer, out, {**taught, **chosen})

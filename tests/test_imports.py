@@ -59,6 +59,7 @@ ROOMS = {
         "plots",
         "frontend",
         "marks",
+        "finder",
         "sample_view",
         "training_view",
         "inspector",

@@ -4,9 +4,7 @@
 [('right', 'turn left', 0), ('extra', 'enter the hall', None), ('missing', 'go straight', 1), ('right', 'turn right', 2)]
 """
 
-import difflib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
@@ -17,8 +15,6 @@ from stlite.rewards.route import meaning
 
 STATES = {"right": "✓", "misplaced": "↔", "missing": "–", "extra": "+"}
 LONGEST = 40  # steps of one path that are shown
-WORDS = re.compile(r"\s*\S+|\s+$")  # " left": a word with the space before it
-COMPARED = 4000  # characters of a reply that are compared word by word
 
 Cell = tuple[str, str, int | None]  # (state, text, index of the annotated step)
 
@@ -130,11 +126,11 @@ def _track(sample: Sample, name: str, way: str, cells: Sequence[Cell], duration:
 
 
 def group_tokens(rollouts: Sequence[Mapping]) -> list[dict]:
-    """List the rollouts of one prompt: name, text, rewards by function, total, advantage, pieces.
+    """List the rollouts of one prompt: name, text, rewards by function, total, advantage.
 
     A rollout is a row of TRL's completions, or {"reply": text, "rewards": {name: value},
     "advantage": value}. The advantage is (reward − group mean) / group standard deviation (paper
-    section 4). Pieces are the text cut up, each with whether it differs from the best reply.
+    section 4).
 
     >>> rollouts = [{"reply": "a", "accuracy_reward": 1.0}, {"reply": "b", "accuracy_reward": 0.0}]
     >>> [round(row["advantage"], 2) for row in group_tokens(rollouts)]
@@ -148,11 +144,9 @@ def group_tokens(rollouts: Sequence[Mapping]) -> list[dict]:
         rows.append(row)
     totals = [row["total"] for row in rows]
     spread = stdev(totals) if len(totals) > 1 else 0.0
-    best = rows[totals.index(max(totals))] if rows else None
     for row, rollout in zip(rows, rollouts):
         advantage = (row["total"] - fmean(totals)) / (spread + 1e-4)
         row["advantage"] = float(rollout.get("advantage", advantage))
-        row["pieces"] = changed_words(best["text"], row["text"])
     return rows
 
 
@@ -170,23 +164,3 @@ def _rewards(rollout: Mapping) -> dict[str, float | None]:
         absent = value is None or math.isnan(value)
         rewards[name] = None if absent else float(value)
     return rewards
-
-
-def changed_words(before: str, after: str) -> list[tuple[str, bool]]:
-    """Cut `after` into pieces: (text, whether it differs from `before`).
-
-    What lies beyond COMPARED characters is not compared word by word.
-
-    >>> changed_words("go right now", "go left now")
-    [('go', False), (' left', True), (' now', False)]
-    """
-    old_words = WORDS.findall(before[:COMPARED])
-    new_words = WORDS.findall(after[:COMPARED])
-    matcher = difflib.SequenceMatcher(None, old_words, new_words, autojunk=False)
-    pieces = []
-    for tag, _, _, start, end in matcher.get_opcodes():
-        if end > start:
-            pieces.append(("".join(new_words[start:end]), tag != "equal"))
-    if len(after) > COMPARED:
-        pieces.append((after[COMPARED:], before[COMPARED:] != after[COMPARED:]))
-    return pieces

@@ -1,49 +1,64 @@
-"""The front end of every widget: its own script and style after the shared ones, and pages that need no kernel."""
+"""The front end of every widget: shared.js and shared.css, then files of its own; and pages that need no kernel."""
 
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from stlite.eval import render
 
 HERE = Path(__file__).parent
+INSPECTOR = ("tracks", "sample", "finder", "inspector")
+BODY = "body { margin: 8px auto; max-width: 1500px; padding: 0 8px; }"
 EXPORT = "export default { render };"  # the last line of a widget's script; a notebook imports it
 
 
-def script(name: str) -> str:
-    """Return the script of a widget: shared.js, then its own file."""
-    return _read("shared.js") + _read(f"{name}.js")
+def script(*names: str) -> str:
+    """Join the scripts of a widget: shared.js, then `name`.js for each name."""
+    return "".join(_read(f"{name}.js") for name in ("shared", *names))
 
 
-def style(name: str) -> str:
-    """Return the style of a widget: shared.css, then its own file."""
-    return _read("shared.css") + _read(f"{name}.css")
+def style(*names: str) -> str:
+    """Join the styles of a widget: shared.css, then `name`.css for each name."""
+    return "".join(_read(f"{name}.css") for name in ("shared", *names))
 
 
 def _read(name: str) -> str:
     return (HERE / name).read_text("utf-8")
 
 
-def page(name: str, views: Sequence[Mapping], title: str) -> str:
+def page(content: Mapping, title: str) -> str:
     """Write views as one HTML file that needs nothing else.
 
-    Its policy allows one script, the widget's, known by its hash. Frames are bytes in a view, and base64 in the page.
+    `content` holds the views, their marks, and the table that finds them. Its policy allows one
+    script, the inspector's, known by its hash. Frames are bytes in a view, and base64 in the page.
     """
-    data = json.dumps(views, default=_base64).replace("<", "\\u003c")
-    code = script(name).replace(EXPORT, "openPage();")
+    data = json.dumps(_finite(content), default=_base64).replace("<", "\\u003c")
+    code = script(*INSPECTOR).replace(EXPORT, "openPage();")
     digest = _base64(hashlib.sha256(code.encode()).digest())
     policy = f"{render.POLICY}; script-src 'sha256-{digest}'"
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{render.escape(title)}</title><style>{style(name)}</style>
+<title>{render.escape(title)}</title><style>{style("inspector")}{BODY}</style>
 <main></main><noscript>Scripts are off, so nothing is drawn.</noscript>
 <script type="application/json" id="views">{data}</script><script type="module">{code}</script>
 </html>
 """
+
+
+def _finite(value: object) -> object:
+    """Replace numbers that JSON does not have, such as NaN, by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return value
 
 
 def _base64(data: bytes) -> str:

@@ -5,24 +5,23 @@
 Every view is a plain dictionary; inspector.js draws it alike in a notebook and in an exported page.
 """
 
-import asyncio
 import json
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import ipywidgets
+import traitlets
 
 from stlite.data.sample import Sample, SampleError, write_text
 from stlite.data.video import read_clip
 from stlite.eval import render
 from stlite.viz import frontend, plots
-from stlite.viz.marks import MARKS, mark, read_marks
+from stlite.viz.finder import SAMPLE_FIELDS, Runs, records_of, sample_table, search_text
+from stlite.viz.marks import MARKS, change_marks, read_marks
 from stlite.viz.sample_view import (
     REPLY_FIELDS,
-    SAMPLE_FIELDS,
     TINY,
     SampleView,
     keep,
@@ -30,25 +29,36 @@ from stlite.viz.sample_view import (
     valid_text,
 )
 
-FILTERS = ("task", "way", "part", "outcome", "finding", "mark")
-UNPARSED = ("ambiguous", "unreadable", "absent", "truncated")
-
 
 def inspect(
-    samples, records=None, videos=".", findings=(), annotations="annotations.jsonl", **size
+    samples,
+    records=None,
+    videos=".",
+    findings=(),
+    annotations="annotations.jsonl",
+    *,
+    marks=MARKS,
+    start="",
+    **size,
 ):
     """Go through samples, frames, replies and marks.
 
     `records` are one run's, or {name: records} for several side by side. `videos` is the root of the
-    video files. `size` (frames, max_pixels, multiple) is the model's; without it, the tiny preset's.
-    `findings` come from `checks.check`. Marks go to the JSONL file `annotations`. The key ? lists the keys.
+    video files. `findings` come from `checks.check`. Marks go to the JSONL file `annotations`;
+    `marks` names those offered, and a reader may write others. It opens on the sample with the id
+    `start`. `size` (frames, max_pixels, multiple) is the model's; without it, the tiny preset's.
+    The key ? lists the keys.
     """
     codes = defaultdict(list)
     for finding in findings:
         for sample_id in finding["ids"]:
             codes[sample_id].append(finding["code"])
     clip_of = partial(read_clip, root=videos, **(TINY | size))
-    return keep(Inspector(list(samples), runs_of(records), clip_of, codes, Path(annotations)))
+    runs = runs_of(records)
+    inspector = Inspector(list(samples), runs, clip_of, codes, Path(annotations))
+    inspector.mark_names = list(marks)
+    inspector.start = start
+    return keep(inspector)
 
 
 def runs_of(records) -> dict[str, dict[str, dict]]:
@@ -69,172 +79,190 @@ def runs_of(records) -> dict[str, dict[str, dict]]:
     return runs
 
 
-class Inspector(ipywidgets.VBox):
-    """Controls around one sample view; `shown` are the samples that pass the filters."""
+class Inspector(SampleView):
+    """Many samples, of which the front end asks for one after another.
+
+    The front end filters and sorts `table`; what is shown is its own. So an export names the samples
+    it wants, and nothing that runs meanwhile can change them. JupyterLab runs a widget's handlers on
+    a thread of their own, beside the cells: whatever changes here, changes under `lock`.
+    """
+
+    table = traitlets.Dict().tag(sync=True)
+    marks = traitlets.Dict().tag(sync=True)  # {sample id: {"mark", "note"}}
+    mark_names = traitlets.List(list(MARKS)).tag(sync=True)
+    status = traitlets.Dict().tag(sync=True)
+    start = traitlets.Unicode().tag(sync=True)
 
     def __init__(
         self,
-        samples: list[Sample],
-        runs: dict,
+        samples: Sequence[Sample],
+        runs: Runs,
         clip_of: Callable,
-        findings: dict,
+        findings: Mapping[str, Sequence[str]],
         annotations: Path,
     ):
-        super().__init__()
+        super().__init__(fixed=False, table=sample_table(samples, runs, findings))
         self.samples = samples
         self.runs = runs
-        self.findings = findings
         self.clip_of = clip_of
+        self.findings = findings
         self.annotations = annotations
-        self.marks = read_marks(annotations)
-        self.facts = {s.id: self._facts(s) for s in samples}
-        self.widget = SampleView(figure=self.picture)
-        self.widget.on_msg(self._on_message)
-        self.children = [self._controls(), self.widget]
-        self._filter()
+        self.figure = self.picture
+        self.lock = threading.RLock()
+        self.undone = []  # what marks and notes were before each change
+        self._take(read_marks(annotations))
+        self.on_msg(self._on_message)
 
-    def _controls(self) -> ipywidgets.HBox:
-        self.filters = {name: self._dropdown(name) for name in FILTERS}
-        self.text = ipywidgets.Text(
-            placeholder="text", continuous_update=False, layout={"width": "150px"}
+    def __repr__(self) -> str:
+        return f"Inspector({len(self.samples)} samples)"
+
+    def find(self, text: str = "", **facets: str) -> list[Sample]:
+        """List the samples that pass filters: `find(task="direction", outcome="wrong")`.
+
+        The filters are those of the widget: task, way, part, outcome, finding, mark, and a text.
+        """
+        chosen = []
+        for number, sample in enumerate(self.samples):
+            values = [self._values(name, number) for name in facets]
+            passed = all(value in found for value, found in zip(facets.values(), values))
+            if passed and text.casefold() in self._search_text(sample):
+                chosen.append(sample)
+        return chosen
+
+    def _values(self, facet: str, number: int) -> Sequence[str]:
+        if facet == "mark":
+            return [self._note(self.samples[number])["mark"] or "no mark"]
+        if facet not in self.table["facets"]:
+            names = ", ".join([*self.table["facets"], "mark"])
+            raise ValueError(f"find: expected a filter among {names}, found {facet!r}")
+        value = self.table["facets"][facet][number]
+        return value if isinstance(value, list) else [value]
+
+    def _search_text(self, sample: Sample) -> str:
+        more = [*self.findings.get(sample.id, ()), *self._note(sample).values()]
+        return search_text(sample, records_of(sample, self.runs), more)
+
+    def _note(self, sample: Sample) -> dict[str, str]:
+        return self.marks.get(sample.id, {"mark": "", "note": ""})
+
+    def sample_view(self, sample: Sample) -> dict:
+        """Describe one sample as the front end draws it."""
+        findings = list(self.findings.get(sample.id, ()))
+        return sample_view(sample, records_of(sample, self.runs), self.clip_of, findings=findings)
+
+    def picture(self, sample_id: str = ""):
+        """Draw a sample, the first without an id: its frames, and the thinking of the first run beside them."""
+        sample = self._sample(sample_id or self.start)
+        clip = self.clip_of(sample.video)
+        replies = [row.get("reply") or "" for row in records_of(sample, self.runs).values()]
+        if replies:
+            return plots.chain(clip, sample, replies[0])
+        return plots.frame_strip(clip, sample)
+
+    def _sample(self, sample_id: str) -> Sample:
+        for sample in self.samples:
+            if sample_id in ("", sample.id):
+                return sample
+        raise ValueError(
+            f"expected the id of one of {len(self.samples)} samples, found {sample_id!r}"
         )
-        for widget in (*self.filters.values(), self.text):
-            widget.observe(self._filter, "value")
-        formats = ["csv", "jsonl", "html"]
-        self.format = ipywidgets.Dropdown(options=formats, layout={"width": "80px"})
-        export = ipywidgets.Button(description="Export", layout={"width": "auto"})
-        export.on_click(self._export)
-        bar = [*self.filters.values(), self.text, export, self.format]
-        return ipywidgets.HBox(bar, layout={"flex_flow": "row wrap"})
 
-    def _dropdown(self, name: str) -> ipywidgets.Dropdown:
-        values = set()
-        for facts in self.facts.values():
-            values |= facts.get(name, set())
-        values = MARKS if name == "mark" else sorted(values)
-        options = [(f"any {name}", ""), *((value, value) for value in values)]
-        return ipywidgets.Dropdown(options=options, tooltip=name, layout={"width": "130px"})
-
-    def _facts(self, s: Sample) -> dict[str, set[str]]:
-        """List what each filter but the mark's may choose this sample by."""
-        records = self.records(s).values()
-        outcomes = set()
-        for row in records:
-            outcomes.add("unreadable" if row["reason"] in UNPARSED else row["reason"])
-        answers = {row["answer"] if s.kind == "choice" else row["reason"] for row in records}
-        if len(answers) > 1:
-            outcomes.add("runs disagree")
-        facts = {name: {getattr(s, name)} - {""} for name in ("task", "way", "part")}
-        facts["outcome"] = outcomes or {"no reply"}
-        facts["finding"] = set(self.findings.get(s.id, ()))
-        return facts
-
-    def _note(self, s: Sample) -> dict[str, str]:
-        return {key: self.marks.get(s.id, {}).get(key, "") for key in ("mark", "note")}
-
-    def records(self, s: Sample) -> dict[str, dict]:
-        """Return the records of a sample by run."""
-        return {name: run[s.id] for name, run in self.runs.items() if s.id in run}
-
-    def _filter(self, change=None):
-        chosen = {name: widget.value for name, widget in self.filters.items() if widget.value}
-        self.shown = [s for s in self.samples if self._passes(s, chosen)]
-        self.prepared = {}
-        self.show(0)
-
-    def _passes(self, s: Sample, chosen: dict[str, str]) -> bool:
-        facts = self.facts[s.id] | {"mark": {self._note(s)["mark"]}}
-        if not all(value in facts[name] for name, value in chosen.items()):
-            return False
-        return self.text.value.casefold() in str([*self._row(s).values()]).casefold()
-
-    def show(self, at: int):
-        """Show one of the samples that pass the filters; no file stays open."""
-        self.at = at
-        with self.widget.hold_sync():
-            self.widget.view = self.prepared.pop(at, None) or self._view(at)
-            self._tell("")
-        with suppress(RuntimeError):  # no event loop, so no reader who would wait
-            asyncio.get_running_loop().call_soon(self._prepare, at + 1)
-
-    def _prepare(self, at: int):
-        """Read the frames of the next sample while this one is looked at."""
-        self.prepared = {at: self._view(at)} if at < len(self.shown) else {}
-
-    def _view(self, at: int) -> dict:
-        if not self.shown:
-            text = "No sample passes these filters." if self.samples else "There is no sample."
-            return {"kind": "empty", "text": text}
-        s = self.shown[at]
-        more = {"at": at + 1, "of": len(self.shown), "total": len(self.samples)}
-        more["findings"] = self.findings.get(s.id, [])
-        return sample_view(s, self.records(s), self.clip_of, **more)
-
-    def _tell(self, message: str):
-        note = self._note(self.shown[self.at]) if self.shown else {}
-        self.widget.said = note | {"message": message}
-
-    def picture(self):
-        """Draw the sample shown as a figure: its frames, and the thinking of the first run beside them."""
-        s = self.shown[self.at]
-        clip = self.clip_of(s.video)
-        replies = [row.get("reply") or "" for row in self.records(s).values()]
-        return plots.chain(clip, s, replies[0]) if replies else plots.frame_strip(clip, s)
+    def _repr_mimebundle_(self, **kwargs):
+        if self.samples:
+            return super()._repr_mimebundle_(**kwargs)
+        return super(SampleView, self)._repr_mimebundle_(**kwargs)
 
     def _on_message(self, widget, message: dict, buffers=None):
-        """Do what the reader did in the front end."""
-        if message["do"] in ("mark", "note") and self.shown:
-            self._mark(**{message["do"]: str(message["text"])})
-        elif message["do"] == "wrong":
-            self._go(self._next_wrong())
-        elif message["do"] == "move":
-            self._go(self.at + int(message["by"]))
+        """Do what the reader did in the front end, one thing after another."""
+        acts = {
+            "open": self._open,
+            "search": self._search,
+            "mark": self._mark,
+            "undo": self._undo,
+            "export": self._export,
+        }
+        with self.lock:
+            acts[message["do"]](message)
 
-    def _next_wrong(self) -> int:
-        """Return the place of the next sample with a reply that is not right, round again; -1 without any."""
-        wrong = []
-        for place, s in enumerate(self.shown):
-            if self.facts[s.id]["outcome"] - {"right", "no reply"}:
-                wrong.append(place)
-        later = [place for place in wrong if place > self.at]
-        return (later or wrong or [-1])[0]
+    def _open(self, message: dict):
+        number = message["index"]
+        view = self.sample_view(self.samples[number])
+        frames = view.pop("frames", [])
+        self.send({"view": view, "index": number}, buffers=frames)
 
-    def _go(self, to: int):
-        if 0 <= to < len(self.shown) and to != self.at:
-            self.show(to)
-        else:
-            self._tell("there is none further this way")
+    def _search(self, message: dict):
+        text = message["text"].casefold()
+        found = [i for i, s in enumerate(self.samples) if text in self._search_text(s)]
+        self.send({"found": found, "text": message["text"]})
 
-    def _mark(self, **change: str):
+    def _mark(self, message: dict):
+        change = {key: str(message[key]) for key in ("mark", "note") if key in message}
+        samples = [self.samples[number] for number in message["indices"]]
+        before = {s.id: self._note(s) for s in samples}
+        if self._write({s.id: change for s in samples}):
+            self.undone.append(before)
+            count = "" if len(samples) == 1 else f"{len(samples)} samples "
+            self._say(f"{count}saved in {self.annotations.name}")
+
+    def _undo(self, message: dict):
+        if not self.undone:
+            self._say("There is nothing to undo.")
+        elif self._write(self.undone[-1]):
+            names = list(self.undone.pop())
+            self._say(f"undone: {names[0]}" if len(names) == 1 else f"undone: {len(names)} samples")
+
+    def _write(self, changes: Mapping[str, Mapping[str, str]]) -> bool:
+        """Change marks on disk, then here; say why when that fails."""
         try:
-            self.marks = mark(self.annotations, self.shown[self.at].id, **change)
-            self._tell(f"saved in {self.annotations.name}")
+            self._take(change_marks(self.annotations, changes))
         except (OSError, SampleError) as error:
-            self._tell(f"not saved: {error}")
+            self._say(f"not saved: {error}")
+            return False
+        return True
 
-    def _export(self, button):
+    def _take(self, rows: Mapping[str, dict]):
+        self.marks = {
+            name: {key: row[key] for key in ("mark", "note")} for name, row in rows.items()
+        }
+
+    def _say(self, text: str):
+        self.status = {"text": text, "count": self.status.get("count", 0) + 1}
+
+    def _export(self, message: dict):
+        samples = [self.samples[number] for number in message["indices"]]
+        path = self.annotations.with_name(f"inspected.{message['ending']}")
         try:
-            path = self.save(self.annotations.with_name(f"inspected.{self.format.value}"))
-            self._tell(f"{len(self.shown)} samples written to {path.name}")
+            self.save(path, samples)
+            self._say(f"{len(samples)} samples written to {path.name}")
         except OSError as error:
-            self._tell(f"not saved: {error}")
+            self._say(f"not saved: {error}")
 
-    def save(self, path) -> Path:
-        """Write the samples that pass the filters, with replies and marks, as .csv, .jsonl or .html."""
-        kind = Path(path).suffix
-        if kind == ".html":
-            views = [self._view(i) | self._note(s) for i, s in enumerate(self.shown)]
-            return write_text(path, frontend.page("inspector", views or [self._view(0)], "samples"))
-        rows = [self._row(s) for s in self.shown]
-        if kind == ".csv":
+    def save(self, path, samples: Iterable[Sample] | None = None) -> Path:
+        """Write samples, all of them without a choice, with replies and marks, as .csv, .jsonl or .html."""
+        chosen = self.samples if samples is None else list(samples)
+        ending = Path(path).suffix
+        if ending not in (".csv", ".jsonl", ".html"):
+            raise ValueError(f"path: expected .csv, .jsonl or .html, found {Path(path).name!r}")
+        with self.lock:
+            if ending == ".html":
+                return write_text(path, self._page(chosen))
+            rows = [self._row(sample) for sample in chosen]
+        if ending == ".csv":
             return write_text(path, render.sheet(rows))
-        if kind == ".jsonl":
-            return write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        raise ValueError(f"path: expected .csv, .jsonl or .html, found {Path(path).name!r}")
+        return write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def _row(self, s: Sample) -> dict:
-        row = {name: getattr(s, name) for name in (*SAMPLE_FIELDS, "options")} | self._note(s)
+    def _page(self, samples: Sequence[Sample]) -> str:
+        content = {
+            "table": sample_table(samples, self.runs, self.findings),
+            "views": [self.sample_view(sample) for sample in samples],
+            "marks": {s.id: self.marks[s.id] for s in samples if s.id in self.marks},
+        }
+        return frontend.page(content, f"{len(samples)} samples")
+
+    def _row(self, sample: Sample) -> dict:
+        row = {name: getattr(sample, name) for name in (*SAMPLE_FIELDS, "options")}
+        row |= self._note(sample)
         for name, run in self.runs.items():
-            record = run.get(s.id, {})
+            record = run.get(sample.id, {})
             row |= {f"{name}: {key}": record.get(key, "") for key in REPLY_FIELDS[:4]}
-        return row | {"findings": self.findings.get(s.id, [])}
+        return row | {"findings": list(self.findings.get(sample.id, ()))}

@@ -1,6 +1,7 @@
 """Marks and notes of a reader, a line per sample: {"id": "w7/route/reverse", "mark": "good", "note": "", "time": …}."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,16 +25,26 @@ def read_marks(path) -> dict[str, dict]:
 
 
 def _is_mark(row: object) -> bool:
-    return isinstance(row, dict) and all(
-        isinstance(row.get(key), str) for key in ("id", "mark", "note")
-    )
+    if not isinstance(row, dict):
+        return False
+    return all(isinstance(row.get(key), str) for key in ("id", "mark", "note"))
 
 
 def mark(path, sample_id: str, **change: str) -> dict[str, dict]:
-    """Change the mark or the note of a sample on disk, atomically; what others wrote meanwhile is kept."""
+    """Change the mark or the note of a sample on disk."""
+    return change_marks(path, {sample_id: change})
+
+
+def change_marks(path, changes: Mapping[str, Mapping[str, str]]) -> dict[str, dict]:
+    """Change marks and notes, {sample id: {"mark" or "note": text}}, on disk, atomically.
+
+    What others wrote to the file meanwhile is kept. A sample with neither mark nor note leaves it.
+    """
     rows = read_marks(path)
-    row = rows.get(sample_id, {"id": sample_id, "mark": "", "note": ""})
-    rows[sample_id] = row | change | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
-    lines = [json.dumps(row) + "\n" for row in rows.values() if row["mark"] or row["note"]]
-    write_text(path, "".join(lines))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    for sample_id, change in changes.items():
+        row = rows.get(sample_id, {"id": sample_id, "mark": "", "note": ""})
+        rows[sample_id] = row | change | {"time": now}
+    rows = {name: row for name, row in rows.items() if row["mark"] or row["note"]}
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
     return rows

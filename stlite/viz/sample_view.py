@@ -19,8 +19,8 @@ from stlite.data.video import ClipError, read_clip
 from stlite.eval.records import record
 from stlite.rewards.rewards import PRESETS, reward_columns
 from stlite.viz import alignment, frontend, plots
+from stlite.viz.finder import SAMPLE_FIELDS
 
-SAMPLE_FIELDS = ("id", "video", "task", "way", "part", "question", "answer")
 REPLY_FIELDS = ("reply", "answer", "reason", "value", "rewards", "explanation", "error")
 SIZES = ((256, 85), (256, 60), (192, 50), (128, 40), (64, 30))  # (longest side, JPEG quality)
 TINY = {"frames": 16, "max_pixels": 84 * 84, "multiple": 28}  # the frames the tiny model sees
@@ -54,7 +54,7 @@ def sample_view(
     A video that cannot be read is an error in the view. `more` is added to it.
     """
     view = {name: getattr(sample, name) for name in SAMPLE_FIELDS}
-    view |= {"kind": "sample", "error": "", "duration": 0.0} | more
+    view |= {"kind": "sample", "error": "", "duration": 0.0, "findings": []} | more
     view["options"] = [
         [letter, text, letter == sample.answer]
         for letter, text in zip(sample.letters, sample.options)
@@ -89,10 +89,10 @@ def _frames_view(clip_of: Callable, video: str, order: str) -> dict:
 class SampleView(anywidget.AnyWidget):
     """The front end: draws `view`; `figure()` draws the same without a browser, for GitHub and print."""
 
-    _esm = frontend.script("inspector")
+    _esm = frontend.script(*frontend.INSPECTOR)
     _css = frontend.style("inspector")
     view = traitlets.Dict().tag(sync=True)
-    said = traitlets.Dict().tag(sync=True)  # mark, note and message: a mark sends no frame again
+    fixed = traitlets.Bool(True).tag(sync=True)  # nothing to mark
     figure = traitlets.Any()
 
     def __repr__(self) -> str:  # the inherited one would write out every frame
@@ -111,7 +111,7 @@ class SampleView(anywidget.AnyWidget):
         """Write the view as .html, .png or .svg."""
         if Path(path).suffix == ".html":
             title = self.view.get("id", self.view["kind"])
-            return write_text(path, frontend.page("inspector", [self.view], title))
+            return write_text(path, frontend.page({"views": [self.view], "marks": {}}, title))
         return plots.save(self.figure(), path)
 
 
@@ -157,7 +157,7 @@ def show_chain(sample: Sample, reply: str, videos=".", **size) -> SampleView:
     clip_of = partial(read_clip, root=videos, **(TINY | size))
     rewards = rewards_of(sample, reply)
     row = valid_text(record(sample, {"reply": reply}) | {"rewards": rewards})
-    view = sample_view(sample, {"reply": row}, clip_of, alone=True, fixed=True)
+    view = sample_view(sample, {"reply": row}, clip_of)
 
     def figure():
         return plots.chain(clip_of(sample.video), sample, reply, rewards)

@@ -3,8 +3,9 @@
 // so nothing that a model or a data file wrote can run.
 
 // Characters that hide or turn round what is written become visible: "\u202e" is shown as \u202e.
+// The joiners \u200c and \u200d stay: emoji and many scripts are written with them.
 const HIDDEN =
-  /[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+  /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]/gu;
 const escaped = (c) => "\\u" + c.codePointAt(0).toString(16).padStart(4, "0");
 const visible = (text) => String(text).replace(HIDDEN, escaped);
 
@@ -38,7 +39,7 @@ const button = (label, text, act, props) =>
 const two = (x) => (typeof x === "number" ? x.toFixed(2) : "–");
 const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 
-// Listen to single keys: `keys` is {key: act}. Keys typed into a field, or with Ctrl, Alt or Cmd, are left alone.
+// Listen to single keys: `keys()` is {key: act} at the moment. Keys typed into a field, or with Ctrl, Alt or Cmd, are left alone.
 function listen(root, keys) {
   root.addEventListener("keydown", (event) => {
     const node = event.target;
@@ -46,10 +47,11 @@ function listen(root, keys) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if ((event.key === " " || event.key === "Enter") && node.matches("button, a, summary")) return; // it presses what has the focus
     if (node.matches("input[type=range]") && /^(Arrow|Home|End|Page)/.test(event.key)) return;
-    if (!Object.hasOwn(keys, event.key)) return;
+    const acts = keys();
+    if (!Object.hasOwn(acts, event.key)) return;
     event.preventDefault();
     event.stopPropagation();
-    keys[event.key](event);
+    acts[event.key](event);
   });
 }
 

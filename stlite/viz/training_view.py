@@ -6,21 +6,38 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
+from stlite.data.sample import Sample
+from stlite.data.video import read_clip
 from stlite.viz import alignment, plots
-from stlite.viz.sample_view import SampleView, keep
+from stlite.viz.sample_view import TINY, SampleView, keep, sample_view
 
 
-def show_group(rollouts: Sequence[Mapping], prompt: str = "") -> SampleView:
-    """Show the rollouts of one prompt, as `alignment.group_tokens` takes them."""
+def show_group(
+    rollouts: Sequence[Mapping],
+    prompt: str = "",
+    *,
+    sample: Sample | None = None,
+    videos=".",
+    **size,
+) -> SampleView:
+    """Show the rollouts of one prompt, as `alignment.group_tokens` takes them.
+
+    With the `sample` asked about, its question, its answer and its frames stand above them.
+    `size` (frames, max_pixels, multiple) is the model's; without it, the tiny preset's.
+    """
     view = group_view(rollouts, prompt)
+    if sample is not None:
+        clip_of = partial(read_clip, root=videos, **(TINY | size))
+        view["sample"] = sample_view(sample, {}, clip_of)
     return keep(SampleView(view=view, figure=lambda: plots.group(rollouts)))
 
 
 def group_view(rollouts: Sequence[Mapping], prompt: str = "") -> dict:
-    """Describe a group as the front end draws it: rewards, advantages, what differs from the best."""
+    """Describe a group as the front end draws it: rewards, advantages and replies."""
     rows = alignment.group_tokens(rollouts)
     prompts = [str(rollout["prompt"]) for rollout in rollouts if "prompt" in rollout]
     names = {}
@@ -39,10 +56,15 @@ def group_view(rollouts: Sequence[Mapping], prompt: str = "") -> dict:
 
 
 class TrainingView:
-    """The curves and the latest group of a run folder: from disk or, as a callback of `grpo` or `sft`, in training."""
+    """The curves and the latest group of a run folder: from disk or, as a callback of `grpo` or `sft`, in training.
 
-    def __init__(self, folder):
+    With the `samples` trained on, the question, the answer and the frames of the group are shown too.
+    """
+
+    def __init__(self, folder, samples: Sequence[Sample] = (), videos=".", **size):
         self.folder = Path(folder)
+        self.samples = {sample.id: sample for sample in samples}
+        self.clip_of = partial(read_clip, root=videos, **(TINY | size))
         self.log = read_log(folder)
         self.widget = keep(SampleView(figure=lambda: plots.curves(self.log)))
         self.draw()
@@ -71,9 +93,16 @@ class TrainingView:
             view["frames"] = [plots.png(plots.curves(self.log), 90)]
         rollouts = read_rollouts(self.folder)
         if rollouts:
-            view["group"] = group_view(rollouts)
+            view["group"] = self._group(rollouts)
         self.widget.view = view
         self.next_draw = time.monotonic() + 20 * (time.monotonic() - started)
+
+    def _group(self, rollouts: Sequence[Mapping]) -> dict:
+        view = group_view(rollouts)
+        sample = self.samples.get(rollouts[0].get("id"))
+        if sample is not None:
+            view["sample"] = sample_view(sample, {}, self.clip_of)
+        return view
 
 
 def read_log(folder) -> list[dict]:

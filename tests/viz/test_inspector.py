@@ -1,9 +1,9 @@
-"""The views as data and on disk; what a browser makes of them is tested in test_browser."""
+"""The inspector's kernel side: what it sends, what it writes; what a browser makes of it is in test_browser."""
 
-import asyncio
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -27,134 +27,233 @@ def inspector(videos, tmp_path):
         "tuned": [said(s, "A") for s in rows[:4]],
     }
     findings = [{"code": "dull", "ids": ["s1", "s3"]}]
-    return inspect(rows, runs, videos, findings, tmp_path / "marks.jsonl")
+    inspector = inspect(rows, runs, videos, findings, tmp_path / "marks.jsonl")
+    inspector.sent = []
+    inspector.send = lambda content, buffers=None: inspector.sent.append((content, buffers))
+    return inspector
 
 
-def shown(inspector, **filters) -> list[str]:
-    """Ids of the samples that pass the filters."""
-    for name, widget in inspector.filters.items():
-        widget.value = filters.get(name, "")
-    inspector.text.value = filters.get("text", "")
-    return [s.id for s in inspector.shown]
+def press(inspector, **message) -> str:
+    """Do what the front end asks for; return what is said."""
+    inspector._on_message(inspector, message, [])
+    return inspector.status.get("text", "")
 
 
-def test_each_filter_shows_what_it_names(inspector):
-    assert shown(inspector) == ["s0", "s1", "s2", "s3", "s4", "s5"]
-    assert shown(inspector, task="action") == ["s4", "s5"]
-    assert shown(inspector, part="p1") == ["s1", "s3", "s5"]
-    assert shown(inspector, outcome="wrong") == ["s1", "s4"]
-    assert shown(inspector, outcome="unreadable") == ["s5"]
-    assert shown(inspector, outcome="runs disagree") == ["s1"]
-    assert shown(inspector, finding="dull") == ["s1", "s3"]
-    assert shown(inspector, text="back? 2") == ["s2"]
-    assert shown(inspector, task="action", outcome="right") == []
-    assert inspector.widget.view == {"kind": "empty", "text": "No sample passes these filters."}
+def ids(found) -> list[str]:
+    return [s.id for s in found]
 
 
-def test_keys_move_and_the_ends_say_so(inspector):
-    press = lambda **message: inspector._on_message(inspector.widget, message)  # noqa: E731
-    press(do="move", by=1)
-    assert inspector.widget.view["id"] == "s1"
-    press(do="wrong")
-    assert inspector.widget.view["id"] == "s4"
-    press(do="wrong")
-    press(do="wrong")
-    assert inspector.widget.view["id"] == "s1"  # round again
-    press(do="move", by=-5)
-    assert (inspector.widget.view["id"], inspector.widget.said["message"]) == (
-        "s1",
-        "there is none further this way",
-    )
+def test_each_filter_finds_what_it_names(inspector):
+    assert ids(inspector.find()) == ["s0", "s1", "s2", "s3", "s4", "s5"]
+    assert ids(inspector.find(task="action")) == ["s4", "s5"]
+    assert ids(inspector.find(part="p1")) == ["s1", "s3", "s5"]
+    assert ids(inspector.find(outcome="wrong")) == ["s1", "s4"]
+    assert ids(inspector.find(outcome="unreadable")) == ["s5"]
+    assert ids(inspector.find(outcome="runs disagree")) == ["s1"]
+    assert ids(inspector.find(finding="dull")) == ["s1", "s3"]
+    assert ids(inspector.find("back? 2")) == ["s2"]
+    assert inspector.find(task="action", outcome="right") == []
+    base_wrong = {"reply of base": "wrong", "reply of tuned": "right"}
+    assert ids(inspector.find(**base_wrong)) == ["s1"]
+    with pytest.raises(ValueError, match=r"expected a filter among task, .*found 'colour'"):
+        inspector.find(colour="red")
 
 
-def test_a_view_holds_frames_times_gold_replies_and_why(inspector):
-    inspector.show(1)
-    view = inspector.widget.view
-    assert (len(view["frames"]), view["indices"][0], view["indices"][-1]) == (16, 0, 39)
+def test_a_sample_is_sent_with_frames_times_gold_replies_and_why(inspector):
+    press(inspector, do="open", index=1)
+    ((content, frames),) = inspector.sent
+    view = content["view"]
+    assert content["index"] == 1 and "frames" not in view
+    assert (len(frames), view["indices"][0], view["indices"][-1]) == (16, 0, 39)
     assert view["seconds"][-1] == pytest.approx(1.3)
     assert view["options"] == [["A", OPTIONS[0], True], ["B", OPTIONS[1], False]]
     assert [(r["name"], r["answer"], r["reason"]) for r in view["runs"]] == [
         ("base", "B", "wrong"),
         ("tuned", "A", "right"),
     ]
-    assert [x["name"] for x in view["tracks"]] == [
+    assert [track["name"] for track in view["tracks"]] == [
         "forward path",
         "reverse path",
         "base thought",
         "tuned thought",
     ]
     assert view["findings"] == ["dull"]
-    assert plots.png(inspector.picture()).startswith(b"\x89PNG")
+
+
+def test_a_text_is_looked_for_in_questions_replies_and_notes(inspector):
+    press(inspector, do="mark", indices=[4], note="Too Dark")
+    for text, found in (("BACK? 2", [2]), ("well", [5]), ("too dark", [4]), ("no such text", [])):
+        press(inspector, do="search", text=text)
+        assert inspector.sent.pop() == ({"found": found, "text": text}, None)
 
 
 def test_marks_are_on_disk_at_once_and_what_others_wrote_is_kept(inspector, tmp_path):
-    press = lambda **message: inspector._on_message(inspector.widget, message)  # noqa: E731
     path = tmp_path / "marks.jsonl"
-    press(do="mark", text="wrong gold")
+    assert press(inspector, do="mark", indices=[0], mark="wrong gold") == "saved in marks.jsonl"
     mark(path, "other", mark="good")
-    press(do="note", text='"no"\n\u2028 </script>')
-    found = read_marks(path)
-    assert {k: found["s0"][k] for k in ("mark", "note")} == {
-        "mark": "wrong gold",
-        "note": '"no"\n\u2028 </script>',
-    }
-    assert found["other"]["mark"] == "good"
-    assert shown(inspector, mark="wrong gold") == ["s0"]
-    press(do="mark", text="")
-    press(do="note", text="")
+    press(inspector, do="mark", indices=[0], note='"no"\n\u2028 </script>')
+    rows = read_marks(path)
+    assert rows["s0"]["mark"] == "wrong gold" and rows["s0"]["note"] == '"no"\n\u2028 </script>'
+    assert rows["other"]["mark"] == "good"
+    assert ids(inspector.find(mark="wrong gold")) == ["s0"]
+    press(inspector, do="mark", indices=[0], mark="", note="")
+    assert list(read_marks(path)) == ["other"]
+
+
+def test_many_samples_are_marked_in_one_go_with_a_mark_of_ones_own_and_it_is_undone(
+    inspector, tmp_path
+):
+    path = tmp_path / "marks.jsonl"
+    press(inspector, do="mark", indices=[1], mark="good", note="seen")
+    before = inspector.marks
+    said = press(inspector, do="mark", indices=[0, 1, 2], mark="too dark")
+    assert said == "3 samples saved in marks.jsonl"
+    assert {name: row["mark"] for name, row in read_marks(path).items()} == dict.fromkeys(
+        ("s1", "s0", "s2"), "too dark"
+    )
+    mark(path, "other", mark="good")  # by somebody else: an undo leaves it alone
+    assert press(inspector, do="undo") == "undone: 3 samples"
+    assert inspector.marks == before | {"other": {"mark": "good", "note": ""}}
+    assert press(inspector, do="undo") == "undone: s1"
+    assert press(inspector, do="undo") == "There is nothing to undo."
     assert list(read_marks(path)) == ["other"]
 
 
 def test_a_torn_annotation_names_its_line_and_is_not_overwritten(inspector, tmp_path):
     path = tmp_path / "marks.jsonl"
     path.write_text('{"id": "s0", "mark": "good", "note": ""}\n{"id": "s1", "mark": 3}\n')
-    inspector._on_message(inspector.widget, {"do": "mark", "text": "good"})
-    assert inspector.widget.said["message"].startswith(
-        "not saved: marks.jsonl:2: field 'annotation'"
-    )
+    said = press(inspector, do="mark", indices=[0], mark="good")
+    assert said.startswith("not saved: marks.jsonl:2: field 'annotation'")
     assert path.read_text().endswith('"mark": 3}\n')
+    assert press(inspector, do="undo") == "There is nothing to undo."
     with pytest.raises(SampleError, match=r"marks\.jsonl:2"):
         inspect(samples(), annotations=path)
 
 
-def test_exports_hold_what_passes_the_filters(inspector, tmp_path):
-    mark(tmp_path / "marks.jsonl", "s1", mark="good", note="=1+1")
-    inspector.marks = read_marks(tmp_path / "marks.jsonl")
-    shown(inspector, finding="dull")
-    rows = [
-        json.loads(line) for line in inspector.save(tmp_path / "x.jsonl").read_text().splitlines()
-    ]
+def test_a_mark_that_cannot_be_written_is_said_and_not_shown(inspector, tmp_path):
+    inspector.annotations = tmp_path / "marks.jsonl" / "below"
+    (tmp_path / "marks.jsonl").write_text("")
+    assert press(inspector, do="mark", indices=[0], mark="good").startswith("not saved: ")
+    assert inspector.marks == {}
+
+
+def test_exports_hold_the_samples_asked_for(inspector, tmp_path):
+    press(inspector, do="mark", indices=[1], mark="good", note="=1+1")
+    dull = inspector.find(finding="dull")
+    text = inspector.save(tmp_path / "x.jsonl", dull).read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
     assert [(r["id"], r["base: answer"], r["tuned: reason"], r["findings"]) for r in rows] == [
         ("s1", "B", "right", ["dull"]), ("s3", "A", "right", ["dull"]),
     ]  # fmt: skip
-    table = list(csv.DictReader(io.StringIO(inspector.save(tmp_path / "x.csv").read_text())))
+    table = list(csv.DictReader(io.StringIO(inspector.save(tmp_path / "x.csv", dull).read_text())))
     assert [(r["id"], r["mark"], r["note"]) for r in table] == [
         ("s1", "good", "'=1+1"),
         ("s3", "", ""),
     ]
-    page = inspector.save(tmp_path / "x.html").read_text()
-    assert len(json.loads(re.search(r'id="views">(.*?)</script>', page)[1])) == 2
+    page = inspector.save(tmp_path / "x.html", dull).read_text()
+    content = json.loads(re.search(r'id="views">(.*?)</script>', page)[1])
+    assert [view["id"] for view in content["views"]] == content["table"]["ids"] == ["s1", "s3"]
     assert not re.search(r"https?://(?!www\.w3\.org)", page)
+    assert len(inspector.save(tmp_path / "all.jsonl").read_text().splitlines()) == 6
     with pytest.raises(ValueError, match=r"found 'x\.xml'"):
         inspector.save(tmp_path / "x.xml")
-    inspector._export(None)
-    assert inspector.widget.said["message"] == "2 samples written to inspected.csv"
+
+
+def test_an_export_is_what_was_asked_for_whatever_else_goes_on(inspector, tmp_path):
+    """JupyterLab runs a widget's handlers on a second thread, beside the cells."""
+    started, go_on = threading.Event(), threading.Event()
+    read = inspector.clip_of
+
+    def slow(video, **more):
+        started.set()
+        assert go_on.wait(30)
+        return read(video, **more)
+
+    inspector.clip_of = slow
+    ask = {"do": "export", "indices": [4, 1, 3], "ending": "html"}
+    export = threading.Thread(target=press, args=(inspector,), kwargs=ask)
+    export.start()
+    assert started.wait(30)
+    others = [
+        threading.Thread(target=press, args=(inspector,), kwargs={"do": "open", "index": 5}),
+        threading.Thread(
+            target=inspector.save, args=(tmp_path / "cell.csv", inspector.samples[:1])
+        ),
+    ]
+    for thread in others:
+        thread.start()
+    go_on.set()
+    for thread in (export, *others):
+        thread.join(30)
+    assert inspector.status["text"] == "3 samples written to inspected.html"
+    page = (tmp_path / "inspected.html").read_text()
+    content = json.loads(re.search(r'id="views">(.*?)</script>', page)[1])
+    assert [view["id"] for view in content["views"]] == ["s4", "s1", "s3"]
+    assert len((tmp_path / "cell.csv").read_text().splitlines()) == 2
+
+
+def test_what_happens_in_one_handler_waits_for_the_other(inspector):
+    """Two handlers at once would each read the marks, and one would lose the other's."""
+    inside, overlaps = [], []
+    view = inspector.sample_view
+
+    def watched(sample):
+        overlaps.append(len(inside))
+        inside.append(sample)
+        made = view(sample)
+        inside.remove(sample)
+        return made
+
+    inspector.sample_view = watched
+    threads = [
+        threading.Thread(target=press, args=(inspector,), kwargs={"do": "open", "index": i % 6})
+        for i in range(24)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert overlaps == [0] * 24
+
+
+def test_a_page_holds_no_number_that_json_lacks(videos, tmp_path):
+    rows = samples(1)
+    record = said(rows[0], "A") | {"value": float("nan"), "rewards": {"x": float("inf")}}
+    page = inspect(rows, [record], videos, annotations=tmp_path / "m").save(tmp_path / "x.html")
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    text = re.search(r'id="views">(.*?)</script>', page.read_text())[1]
+    (view,) = json.loads(text, parse_constant=refuse)["views"]
+    assert view["runs"][0]["value"] is None and view["runs"][0]["rewards"] == {"x": None}
 
 
 def test_an_unreadable_video_is_an_error_in_the_view_not_an_exception(videos, tmp_path):
     (videos / "torn.mp4").write_bytes(b"not a video")
     for name in ("none.mp4", "torn.mp4"):
-        made = inspect(samples(1, name), None, videos, annotations=tmp_path / "m")
-        assert name in made.widget.view["error"]
-        assert "image/png" not in made.widget._repr_mimebundle_()[0]
+        inspector = inspect(samples(1, name), None, videos, annotations=tmp_path / "m")
+        assert name in inspector.sample_view(inspector.samples[0])["error"]
+        assert "image/png" not in inspector._repr_mimebundle_()[0]
 
 
-def test_no_sample_at_all_is_said(tmp_path):
-    made = inspect([], annotations=tmp_path / "m")
-    assert made.widget.view == {"kind": "empty", "text": "There is no sample."}
-    made._on_message(made.widget, {"do": "mark", "text": "good"})
-    made._repr_mimebundle_()
+def test_no_sample_at_all_is_no_error(tmp_path):
+    inspector = inspect([], annotations=tmp_path / "m")
+    assert inspector.find(task="action") == []
+    inspector._repr_mimebundle_()
+    assert inspector.save(tmp_path / "x.html").exists()
     assert not (tmp_path / "m").exists()
+
+
+def test_the_picture_is_of_the_sample_named(inspector):
+    assert plots.png(inspector.picture("s3")).startswith(b"\x89PNG")
+    assert any("Back? 3" in text for text in titles(inspector.picture("s3")))
+    with pytest.raises(ValueError, match="expected the id of one of 6 samples, found 'none'"):
+        inspector.picture("none")
+
+
+def titles(figure) -> list[str]:
+    return [axis.get_title(loc="left") for axis in figure.axes]
 
 
 def test_two_records_of_one_sample_in_a_run_are_refused():
@@ -164,33 +263,14 @@ def test_two_records_of_one_sample_in_a_run_are_refused():
         runs_of([*rows, dict(rows[0])])
 
 
-def test_no_file_stays_open_and_no_thread_is_left(videos, inspector):
-    import os
-
-    inspector.show(0)
+def test_no_file_stays_open_and_no_thread_is_left(inspector):
+    press(inspector, do="open", index=0)
     files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
-        for at in range(6):
-            inspector.show(at)
+        for index in range(6):
+            press(inspector, do="open", index=index)
     assert len(os.listdir("/proc/self/fd")) == files and threading.active_count() == threads
-
-
-def test_the_next_sample_is_read_while_this_one_is_looked_at(inspector):
-    read, own = [], inspector.clip_of
-    inspector.clip_of = lambda video, **more: read.append(video) or own(video, **more)
-
-    async def look():
-        inspector.show(0)
-        await asyncio.sleep(0)
-        before = len(read)
-        inspector.show(1)
-        return len(read) - before
-
-    assert asyncio.run(look()) == 0
-    assert inspector.widget.view["id"] == "s1" and len(inspector.widget.view["frames"]) == 16
-    shown(inspector, task="action")
-    assert inspector.widget.view["id"] == "s4"
 
 
 def test_looking_needs_no_torch():

@@ -7,14 +7,34 @@ from types import SimpleNamespace
 import pandas
 
 from stlite.viz.training_view import TrainingView, group_view, read_log, read_rollouts, show_group
+from tests.viewed import samples
 
 
-def test_show_group_marks_what_differs_from_the_best():
+def test_a_group_without_a_signal_says_so():
     rows = [{"reply": "go left now", "accuracy": 0.0}, {"reply": "go right now", "accuracy": 1.0}]
     view = show_group(rows, "where?").view
-    assert view["rows"][0]["pieces"] == [("go", False), (" left", True), (" now", False)]
-    assert view["rows"][1]["pieces"] == [("go right now", False)]
+    assert [row["text"] for row in view["rows"]] == ["go left now", "go right now"]
+    assert (view["prompt"], view["caption"]) == ("where?", "2 rollouts")
     assert "teaches nothing" in group_view([rows[0]] * 2)["caption"]
+
+
+def test_a_group_is_shown_with_its_question_gold_and_frames(videos, tmp_path):
+    s = samples()[1]
+    rows = [{"reply": "A", "accuracy": 1.0}, {"reply": "B", "accuracy": 0.0}]
+    shown = show_group(rows, sample=s, videos=videos).view["sample"]
+    assert (shown["question"], len(shown["frames"])) == ("Back? 1", 16)
+    assert shown["options"][0] == ["A", s.options[0], True]
+    table = {
+        "prompt": ["p"] * 2,
+        "id": ["s1"] * 2,
+        "completion": ["A", "B"],
+        "accuracy_reward": [1.0, 0.0],
+    }
+    (tmp_path / "completions").mkdir()
+    pandas.DataFrame(table).to_parquet(tmp_path / "completions" / "completions_00001.parquet")
+    view = TrainingView(tmp_path, samples(), videos).widget.view
+    assert view["group"]["sample"]["question"] == "Back? 1"
+    assert "sample" not in TrainingView(tmp_path).widget.view["group"]
 
 
 def completions(folder, step: int, prompt: str = "where?"):

@@ -248,7 +248,7 @@ view.next_draw = 0; view.on_log(None, state, None)
 
 def test_chains_groups_and_training_are_drawn_and_empty_and_broken_states_say_so(lab):
     chain = "show_chain(samples[0], runs['base'][0]['reply'], 'videos')"
-    group = "show_group([{'reply': 'go left', 'accuracy': 1.0}, {'reply': 'go right', 'accuracy': 0.0}])"
+    group = "show_group([{'reply': 'go left', 'accuracy_reward': 1.0}, {'reply': 'go right', 'accuracy_reward': 0.0}])"
     broken = "from dataclasses import replace\ninspect([replace(samples[0], video='none.mp4')], None, 'videos')"
     page = lab.open(
         "views", SETUP, chain, group, VIEWS, TRAIN, broken, "inspect([])", scheme="dark"

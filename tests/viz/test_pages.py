@@ -283,7 +283,10 @@ def test_every_key_listed_answers_in_every_view(browser, many, walk, tmp_path):
     folder, sample = walk
     reply = "<think>Let's start by thinking forward: turn left</think> <answer>A</answer>"
     bad = inspect([replace(sample, video="none.mp4")], None, folder, annotations=tmp_path / "m")
-    rows = [{"reply": "go " * 900, "accuracy": 1.0}, {"reply": "stay", "accuracy": 0.0}]
+    rows = [
+        {"reply": "go " * 900, "accuracy_reward": 1.0},
+        {"reply": "stay", "accuracy_reward": 0.0},
+    ]
     addresses = [
         many[1],
         f"file://{bad.save(tmp_path / 'bad.html')}",
@@ -319,7 +322,7 @@ STATE = """() => [document.querySelector('.st-root').innerHTML, document.activeE
 
 def test_a_long_reply_of_a_group_is_cut_in_its_middle_and_shown_whole_on_demand(browser, tmp_path):
     text = "begin " + "and walk on " * 400 + "the end"
-    rows = [{"reply": text, "accuracy": 1.0}, {"reply": "short", "accuracy": 0.0}]
+    rows = [{"reply": text, "accuracy_reward": 1.0}, {"reply": "short", "accuracy_reward": 0.0}]
     path = show_group(rows, "where?").save(tmp_path / "group.html")
     page = opened(browser, f"file://{path}")
     cell = page.locator("td.st-diff").first

@@ -58,7 +58,7 @@ def log(steps: int = 3) -> list[dict]:
 def every() -> dict:
     """One of each picture."""
     said = prompts.reply(prompts.trace(SAMPLE), "A")
-    rows = [{"reply": said, "accuracy": 1.0}, {"reply": "B", "accuracy": 0.0}]
+    rows = [{"reply": said, "accuracy_reward": 1.0}, {"reply": "B", "accuracy_reward": 0.0}]
     scores = {"base": {"direction": (0.1, -0.1, 0.3)}, "st-r1": {"direction": 0.05}}
     cells = {
         ("direction", "forward"): 0.5,
@@ -128,7 +128,7 @@ def test_a_group_shows_advantages_and_what_each_function_paid():
     assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx(
         [0.707, -0.707], abs=1e-3
     )
-    assert sum("accuracy 1.00" in t for t in texts(figure)) == 1
+    assert sum("accuracy_reward 1.00" in t for t in texts(figure)) == 1
 
 
 def test_curves_draw_each_quantity_in_its_panel_and_say_when_there_is_none():

@@ -11,7 +11,10 @@ from tests.viewed import samples
 
 
 def test_a_group_without_a_signal_says_so():
-    rows = [{"reply": "go left now", "accuracy": 0.0}, {"reply": "go right now", "accuracy": 1.0}]
+    rows = [
+        {"reply": "go left now", "accuracy_reward": 0.0},
+        {"reply": "go right now", "accuracy_reward": 1.0},
+    ]
     view = show_group(rows, "where?").view
     assert [row["text"] for row in view["rows"]] == ["go left now", "go right now"]
     assert (view["prompt"], view["caption"]) == ("where?", "2 rollouts")
@@ -20,7 +23,7 @@ def test_a_group_without_a_signal_says_so():
 
 def test_a_group_is_shown_with_its_question_gold_and_frames(videos, tmp_path):
     s = samples()[1]
-    rows = [{"reply": "A", "accuracy": 1.0}, {"reply": "B", "accuracy": 0.0}]
+    rows = [{"reply": "A", "accuracy_reward": 1.0}, {"reply": "B", "accuracy_reward": 0.0}]
     shown = show_group(rows, sample=s, videos=videos).view["sample"]
     assert (shown["question"], len(shown["frames"])) == ("Back? 1", 16)
     assert shown["options"][0] == ["A", s.options[0], True]

@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 export TOKENIZERS_PARALLELISM := false
 demo test: export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check lab soak ablation bench
+.PHONY: demo test check lab soak mutants ablation bench
 .DEFAULT_GOAL := demo
 
 .venv/ready: requirements.txt constraints.txt
@@ -31,6 +31,9 @@ lab: .venv/ready ## the notebooks in JupyterLab
 soak: .venv/ready ## the long versions of the tests that kill runs, and a search at random for text that breaks a reader
 	STLITE_SEARCH=1 $(RUN) -m pytest tests/data/test_egost.py tests/rewards
 	STLITE_KILLS=50 $(RUN) -m pytest tests/test_evaluate.py tests/data/test_video.py tests/train/test_resume.py -k "kill"
+
+mutants: .venv/ready ## do the tests notice when a line is wrong? an hour; MODULES="statistics parse" for some
+	$(RUN) benchmarks/mutants.py $(MODULES)
 
 ablation: .venv/ready ## the paper's experiment in miniature; resumes
 	$(RUN) benchmarks/ablation.py final

@@ -162,8 +162,8 @@ def read_drafts(path) -> dict[str, dict]:
     return {}
 
 
-def read_walks(path) -> tuple[list[dict], list[str]]:
-    """Read an annotation file as walks, and say what of it could not be read."""
+def read_walks(path) -> tuple[list[dict], list[dict[str, str]], list[str]]:
+    """Read an annotation file: its walks, their rows as they stand there, and what could not be read."""
     rows, notes = read_table(path)
     drafts = read_drafts(path)
     walks = []
@@ -175,7 +175,7 @@ def read_walks(path) -> tuple[list[dict], list[str]]:
             doubts = []
         walks.append(walk)
         notes += [f"{row['video']}: {doubt}" for doubt in doubts]
-    return walks, notes
+    return walks, rows, notes
 
 
 def _full(row: dict[str, str]) -> dict[str, str]:

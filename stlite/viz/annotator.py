@@ -19,7 +19,6 @@ from stlite.data.annotation_cells import (
     back_of,
     empty_walk,
     is_empty,
-    to_cells,
     undone,
     way_back,
 )
@@ -66,8 +65,8 @@ class Annotator(FilmView):
         super().__init__(root)
         self.path = Path(path)
         self.turn = threading.RLock()  # Jupyter may handle messages on several threads
-        self.walks, notes = read_walks(self.path)
-        self.seen = {key: to_cells(w) for key, w in zip(keys_of(self.walks), self.walks)}
+        self.walks, rows, notes = read_walks(self.path)
+        self.seen = dict(zip(keys_of(rows), rows))
         self.films = list_films(root)
         self.find = video_finder(root)
         named = {walk["video"].partition("#t=")[0] for walk in self.walks}

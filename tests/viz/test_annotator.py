@@ -128,6 +128,7 @@ def test_existing_rows_load_and_are_mended(films, tmp_path):
             {"do": "edit", "task": "direction", "index": index, "field": "second", "value": second}
         )
     assert rows_on_disk(widget)["b.mp4"]["direction_moments"] == "0.5; 1.0"
+    assert widget.state["told"] == {"text": "Saved in walks.csv.", "trouble": False}
     widget.receive({"do": "edit", "task": "landmark", "index": 0, "field": "text", "value": "door"})
     assert rows_on_disk(widget)["b.mp4"]["landmark"] == "door"
     widget.close()
@@ -262,7 +263,7 @@ for n in range(start, start + 100_000):
 
 
 def steps_on_disk(path):
-    walks, notes = read_walks(path)
+    walks, _, notes = read_walks(path)
     assert not notes
     return {step["text"] for walk in walks for steps in walk["steps"].values() for step in steps}
 

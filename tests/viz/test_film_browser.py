@@ -213,7 +213,7 @@ def test_no_text_of_a_table_runs(lab, films):
             n.dispatchEvent(new MouseEvent('mouseover', { bubbles: true })); } }""")
         assert page.evaluate("window.pwned === undefined")
         page.keyboard.press("n")
-    assert shown == len(PAYLOADS)
+    assert shown == sum(";" not in text for text in PAYLOADS)  # ";" parts steps
     page.keyboard.press("l")
     page.keyboard.press("<")
     assert page.locator(".sa-words li").count() > 0

@@ -22,6 +22,8 @@ PLACES = {  # name: the module it is defined in
     "evaluate": "stlite.eval.evaluate",
     "report": "stlite.eval.report",
     "inspect": "stlite.viz.inspector",
+    "play": "stlite.viz.player",
+    "annotate": "stlite.viz.annotator",
 }
 
 

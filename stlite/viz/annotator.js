@@ -228,17 +228,14 @@ function render({ model, el: host }) {
     e: () => withChosen((r) => { const n = root.querySelector(`[data-key="${r.task}/${r.index}/text"]`); n.focus(); n.select(); }),
     n: () => send({ do: "film", by: 1 }), p: () => send({ do: "film", by: -1 }), "?": explain, Escape: () => { keys.hidden = true; },
   };
+  listen(root, () => acts);
+  keepKeys(root);
   root.addEventListener("keydown", (e) => {
-    const undo = (e.ctrlKey || e.metaKey) && e.key === "z";
-    if (e.target.matches("input[type=text]")) { if (undo) e.stopPropagation(); return; }
-    if (undo) { e.preventDefault(); e.stopPropagation(); return acts.z(); }
-    if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches("select")) return;
-    if (e.key === " " && e.target.matches("button, summary")) return;
-    if (e.target.matches("input[type=range]") && /^(Arrow|Home|End)/.test(e.key)) return;
-    if (!Object.hasOwn(acts, e.key)) return;
+    if (!(e.ctrlKey || e.metaKey) || e.key !== "z") return;
+    e.stopPropagation();  // not the notebook's own undo
+    if (e.target.matches("input[type=text]")) return;
     e.preventDefault();
-    e.stopPropagation();
-    acts[e.key]();
+    acts.z();
   });
 
   function openFilm() {

@@ -26,7 +26,7 @@ from stlite.data.annotation_file import keys_of, read_walks, save_walk
 from stlite.data.paths import video_finder
 from stlite.data.sample import SampleError
 from stlite.viz import frontend
-from stlite.viz.player import FilmView, read
+from stlite.viz.player import FilmView
 from stlite.viz.sample_view import keep
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts")
@@ -57,8 +57,8 @@ def list_films(root) -> list[str]:
 class Annotator(FilmView):
     """The state behind the annotator's front end; `receive` takes what a key or a field says."""
 
-    _esm = frontend.script("film") + read("annotator.js")
-    _css = frontend.style("player") + read("annotator.css")
+    _esm = frontend.script("film", "annotator")
+    _css = frontend.style("player", "annotator")
     state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, root, path):

@@ -11,6 +11,15 @@ const PATIENCE = 5000;  // milliseconds before a piece is asked for again
 const SPEEDS = [0.5, 1, 1.5, 2, 3];
 const INSIDE = 0.002;  // seconds past a frame's time, so that rounding shows this frame and not the one before
 
+// A click on a button leaves the keys with the widget, so that space plays the film and does not press the button again.
+function keepKeys(root) {
+  root.addEventListener("mousedown", (e) => {
+    if (!e.target.closest("button")) return;
+    e.preventDefault();
+    root.focus({ preventScroll: true });
+  });
+}
+
 function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
   const video = h("video", { class: "sf-screen", playsinline: true, "aria-label": "film", tabindex: -1 });
   video.muted = true;

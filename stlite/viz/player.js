@@ -93,14 +93,8 @@ function render({ model, el: host }) {
     ArrowRight: () => film.seek(film.now() + 1), Home: film.home, End: film.end, j: () => jump(1), k: () => jump(-1),
     "-": () => film.faster(-1), "=": () => film.faster(1), "+": () => film.faster(1), "?": explain, Escape: () => { keys.hidden = true; },
   };
-  root.addEventListener("keydown", (e) => {
-    if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches("select") || !Object.hasOwn(acts, e.key)) return;
-    if (e.key === " " && e.target.matches("button")) return;
-    if (e.target.matches("input[type=range]") && /^(Arrow|Home|End)/.test(e.key)) return;
-    e.preventDefault();
-    e.stopPropagation();
-    acts[e.key]();
-  });
+  listen(root, () => acts);
+  keepKeys(root);
   root.append(heading, keys, h("div", { class: "sf-main" }, film.box, h("div", { class: "sf-side" }, words, steps)), frames);
   drawView();
   drawFilm();

@@ -22,15 +22,10 @@ from stlite.viz.sample_view import TINY, jpegs, keep
 FAULTS = (OSError, ValueError, LookupError, ArithmeticError, RuntimeError)
 
 
-def read(name: str) -> str:
-    """Read a file of this room's front end."""
-    return (frontend.HERE / name).read_text("utf-8")
-
-
 class FilmView(anywidget.AnyWidget):
     """A front end that plays the films of one root; `film` says which is open, or why it cannot be."""
 
-    _esm = frontend.script("film") + read("player.js")
+    _esm = frontend.script("film", "player")
     _css = frontend.style("player")
     film = traitlets.Dict().tag(sync=True)
     view = traitlets.Dict().tag(sync=True)

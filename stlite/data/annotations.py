@@ -3,15 +3,15 @@
 A row of CSV: kitchen.mp4, turn left; go straight, gate; red door (video, direction, landmark).
 """
 
-import csv
 import os
 import random
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from stlite.data import prompts
-from stlite.data.paths import file_stem, group_name, video_finder
+from stlite.data.cells import check_steps, is_nothing, split_cell, split_seconds
+from stlite.data.paths import distinct_groups, distinct_names, group_name, video_finder
 from stlite.data.sample import (
     LETTERS,
     TASKS,
@@ -19,17 +19,16 @@ from stlite.data.sample import (
     Sample,
     SampleError,
     collect,
-    decode,
     error_list,
-    read_lines,
-    replace,
     text_field,
 )
-from stlite.data.steps import make_distractors, reverse_path
+from stlite.data.steps import make_distractors, reverse_path, uncertain_steps
+from stlite.data.tables import read_table
 
 NAMES = ("id", "video", "part", "source", "group")
 REVERSE = {f"{task}_reverse": task for task in TASKS}
-COLUMNS = (*NAMES, *TASKS, *REVERSE)
+STEP_TASKS = TASKS[1:]
+COLUMNS = (*NAMES, *TASKS, *REVERSE, *(f"{task}_moments" for task in STEP_TASKS))
 
 Steps = tuple[str, ...]
 Paths = Mapping[str, Sequence[str] | str]
@@ -43,8 +42,8 @@ def build(
     """Make up to eight samples with traces of one annotated video (paper section 3, its Figure 5).
 
     The mappings hold lists of steps under "direction", "landmark" and "action", a text or a list
-    under "route". Without `steps_reverse` the lists are walked back by rule, and no reverse route
-    is made. `pool` holds steps of other videos. Without `group` it is named after the video file.
+    under "route". Without `steps_reverse` the lists are walked back by rule, where each step has a
+    certain one, and no reverse route is made. `pool` holds steps of other videos. Without `group` it is named after the video file.
     Raises SampleError.
 
     >>> [s.id for s in build("a.mp4", {"landmark": ["gate", "bridge"], "route": "Go."}, id="w1")]
@@ -56,6 +55,7 @@ def build(
     reverse = _checked(steps_reverse, origin or id, "steps_reverse")
     row = {"id": id, "video": video, "part": part, "source": source, "origin": origin}
     row |= {"group": group or group_name(video), "forward": forward, "reverse": reverse}
+    row["moments"] = {}
     return _samples_of(row, _sorted_pool([pool or {}]), seed)
 
 
@@ -81,7 +81,9 @@ def _sample_of(row: dict, task: str, way: str, pool: dict[str, list[str]], seed:
         options = list(dict.fromkeys(map(" ".join, lists)))
         rng.shuffle(options)
         answer = LETTERS[options.index(" ".join(path))]
-    sample = Sample(
+    steps = {w: _as_steps(row[w].get(task, ())) for w in WAYS}
+    opposite = prompts.OPPOSITE[way]
+    return Sample(
         id=name,
         video=row["video"],
         task=task,
@@ -89,14 +91,15 @@ def _sample_of(row: dict, task: str, way: str, pool: dict[str, list[str]], seed:
         question=prompts.stem(task, way),
         answer=answer,
         options=options,
-        steps_forward=_as_steps(row["forward"].get(task, ())),
-        steps_reverse=_as_steps(row["reverse"].get(task, ())),
+        steps_forward=steps["forward"],
+        steps_reverse=steps["reverse"],
+        trace=prompts.chain(task, way, opposite, steps[opposite], answer),
+        moments=row["moments"].get(task, ()),
         part=row["part"],
         source=row["source"],
         group=row["group"],
         origin=row["origin"],
     )
-    return replace(sample, trace=prompts.trace(sample))
 
 
 def _as_steps(path: Steps | str) -> Steps:
@@ -133,81 +136,119 @@ def _is_step(step: object) -> bool:
 
 
 def _walked_back(forward: Paths) -> dict[str, Steps]:
-    return {t: reverse_path(path, t) for t, path in forward.items() if path and t != "route"}
+    """Walk lists back by rule, those in which every step has a certain one."""
+    reverse = {}
+    for task, path in forward.items():
+        if task != "route" and path and not uncertain_steps(path, task):
+            reverse[task] = reverse_path(path, task)
+    return reverse
 
 
 # ---- tables
 
 
 def annotations(
-    path: str | os.PathLike, videos: str | os.PathLike | None = None, on_error: str = "raise"
-):
-    """Read a CSV or JSONL of annotated videos and build their samples.
+    path: str | os.PathLike, videos: str | os.PathLike | None = None, on_error: str = "raise",
+    separator: str | None = None,
+):  # fmt: skip
+    """Read a table of annotated videos (CSV, Excel, JSON, JSONL) and build their samples.
 
-    Columns: video, and any of direction, landmark, action (steps separated by ";"), route (a
-    text), each also with `_reverse`; optionally id, part, source, group. A reverse list that is
-    not given is walked back by rule. Distractors are steps of the other rows.
+    Columns: video, and any of direction, landmark, action (steps with ";" between them: see
+    `cells`), route (a text), each also with `_reverse`, the first three with `_moments` (a second
+    for each forward step); optionally id, part, source, group. `separator` is what stands between
+    steps, if it is no mark that `cells` reads. A reverse list that is not given is walked back by
+    rule where every rule is certain; `check` names the columns to write otherwise. With `videos`,
+    each video must be under that root. Distractors are steps of the other rows.
     """
     errors = error_list(on_error)
-    lines = list(read_lines(path))
-    header = None
-    if lines and Path(path).suffix.lower() == ".csv":
-        header = _cells(*lines.pop(0))
-    read = partial(_annotation, header, video_finder(videos))
-    rows = list(collect(read, lines, errors))
+    table = read_table(path, COLUMNS, errors)
+    read = partial(_annotation, video_finder(videos, strict=True), separator)
+    rows = list(collect(read, table, errors))
+    rows = _named(rows, errors)
     pool = _sorted_pool(row[way] for row in rows for way in WAYS)
-    make = partial(_samples_of, pool=pool)
     samples = []
-    for made in collect(make, ((row,) for row in rows), errors):
+    for made in collect(partial(_samples_of, pool=pool), ((row,) for row in rows), errors):
         samples += made
     return samples if errors is None else (samples, errors)
 
 
 def _annotation(
-    header: list[str] | None, find: Callable[[str, str], str], where: str, line: bytes
+    find: Callable[[str, str], str], separator: str | None, where: str, cells: dict
 ) -> dict:
-    """Read one line of a table as the row that samples are made of."""
-    cells = _row(header, where, line)
+    """Read one row as what samples are made of; id and group may still be missing."""
+    cells = {name: value for name, value in cells.items() if not _is_empty(value)}
     row = {name: text_field(cells, name, where) for name in NAMES if name in cells}
-    video = find(text_field(cells, "video", where), where)
-    forward = _checked({task: cells[task] for task in TASKS if task in cells}, where, "steps")
-    written = {task: cells[name] for name, task in REVERSE.items() if name in cells}
-    reverse = _walked_back(forward) | _checked(written, where, "steps_reverse")
-    return {
-        "id": row.get("id", file_stem(video)),
-        "video": video,
-        "part": row.get("part", ""),
-        "source": row.get("source", ""),
-        "group": row.get("group", group_name(video)),
-        "origin": where,
-        "forward": forward,
-        "reverse": reverse,
-    }
+    row["video"] = find(unicodedata.normalize("NFC", text_field(cells, "video", where)), where)
+    read = partial(_path, cells, separator, where)
+    forward = {task: read(task, task) for task in TASKS if task in cells}
+    written = {task: read(name, task) for name, task in REVERSE.items() if name in cells}
+    moments = {t: _moments(cells, t, forward, where) for t in STEP_TASKS if f"{t}_moments" in cells}
+    return (
+        {"part": "", "source": "", "origin": where}
+        | row
+        | {
+            "forward": forward,
+            "reverse": _walked_back(forward) | written,
+            "moments": moments,
+        }
+    )
 
 
-def _row(header: list[str] | None, where: str, line: bytes) -> dict:
-    """Read one line as a dictionary without empty cells, lists of steps split."""
-    if header is None:
-        row = decode(line, where)
-    else:
-        row = dict(zip(header, _cells(where, line, len(header))))
-    if not isinstance(row, dict) or not set(row) <= set(COLUMNS):
-        found = list(row) if header else row
-        raise SampleError(where, "row", "no columns but " + ", ".join(COLUMNS), found)
-    row = {name: value for name, value in row.items() if value not in ("", None)}
-    for name, value in row.items():
-        if name not in (*NAMES, "route", "route_reverse") and isinstance(value, str):
-            row[name] = [step.strip() for step in value.split(";")]
-    return row
+def _is_empty(value: object) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and is_nothing(value))
 
 
-def _cells(where: str, line: bytes, wanted: int = 0) -> list[str]:
-    try:
-        text = line.decode("utf-8-sig").strip()
-        row = next(csv.reader([text], strict=True), [])
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise SampleError(where, "row", "one line of CSV in UTF-8", error) from None
-    cells = [cell.strip() for cell in row]
-    if wanted and len(cells) != wanted:
-        raise SampleError(where, "row", f"{wanted} cells", cells)
-    return cells
+def _path(cells: dict, separator: str | None, where: str, column: str, task: str) -> Steps | str:
+    """Read the steps of one cell, or the text of a route."""
+    value = cells[column]
+    if task == "route":
+        return _checked({task: value}, where, column)[task]
+    if isinstance(value, str):
+        return tuple(split_cell(value, task, where, column, separator))
+    return tuple(check_steps(value, task, where, column))
+
+
+def _moments(cells: dict, task: str, forward: Paths, where: str) -> tuple[float, ...]:
+    """Read the seconds of the forward steps: one each, in their order."""
+    column = f"{task}_moments"
+    moments = split_seconds(cells[column], where, column)
+    count = len(forward.get(task, ()))
+    if len(moments) != count:
+        wanted = f"{count} moments, one for each step of {task}"
+        raise SampleError(where, column, wanted, f"{len(moments)}: {cells[column]}")
+    if list(moments) != sorted(moments):
+        raise SampleError(where, column, "moments in the order of the steps", cells[column])
+    return moments
+
+
+# ---- ids and groups
+
+
+def _named(rows: list[dict], errors: list[SampleError] | None) -> list[dict]:
+    """Give rows without them ids and groups, of as much of the path as tells the videos apart."""
+    videos = dict.fromkeys(row["video"] for row in rows)
+    files = dict.fromkeys(video.partition("#t=")[0] for video in videos)
+    names = distinct_names(files)
+    groups = distinct_groups(files)
+    met = {}
+    named = []
+    for row in rows:
+        file, mark, span = row["video"].partition("#t=")
+        default = {"id": names[file] + mark + span, "group": groups[file]}
+        row = default | row
+        for _ in collect(_note_tasks, [(row, met)], errors):
+            named.append(row)
+    return named
+
+
+def _note_tasks(row: dict, met: dict[tuple[str, str], str]):
+    """Note which row annotates which task of which video; two that annotate the same are refused."""
+    for task in row["forward"] | row["reverse"]:
+        key = (row["id"], task)
+        if key in met:
+            wanted = (
+                f"one row a video, or ids that tell them apart ({met[key]} has this {task} too)"
+            )
+            raise SampleError(row["origin"], "video", wanted, f"{row['video']} (id {row['id']})")
+    for task in row["forward"] | row["reverse"]:
+        met[row["id"], task] = row["origin"]

@@ -12,8 +12,9 @@ from statistics import fmean
 from stlite.data import prompts
 from stlite.data.defects import DEFECTS, OPENINGS, VERDICT, twins, words
 from stlite.data.prompts import read_trace
-from stlite.data.sample import LETTERS, TASKS, Sample, safe_path
+from stlite.data.sample import LETTERS, TASKS, Sample
 from stlite.data.splits import group_of
+from stlite.data.steps import uncertain_steps
 
 FAR = 3.0  # standard errors: fair questions hardly ever are so far from chance
 NEAR = 1.6  # one fair set in five is as far
@@ -43,6 +44,7 @@ def check(
     findings.append(_duplicate_questions(samples))
     findings.append(_held_out_overlap(samples, held_out))
     findings.append(_letter_imbalance(samples))
+    findings += _no_way_back(samples)
     findings += _give_aways([s for s in samples if len(s.options) > 1])
     if videos is not None:
         findings += _videos(samples, videos, frames)
@@ -97,6 +99,26 @@ def _most_frequent_letter(samples: Sequence[Sample]) -> tuple[str, float]:
     return letter, z_scores[letter]
 
 
+def _no_way_back(samples: Sequence[Sample]) -> list[dict]:
+    """Find annotated lists that no rule walks back for certain, and name the column to write."""
+    findings = []
+    for task in TASKS[1:]:
+        column = f"{task}_reverse"
+        ids = []
+        unsure = Counter()
+        for s in samples:
+            one_way = s.task == task and s.steps_forward and not s.steps_reverse and not s.trace
+            steps = uncertain_steps(s.steps_forward, task) if one_way else ()
+            if steps:
+                ids.append(s.id)
+                unsure.update(steps)
+        steps = "; ".join(step for step, _ in unsure.most_common(3))
+        fix = f"write the column {column}: no certain way back for {steps}"
+        of = sum(s.task == task for s in samples)
+        findings.append(_finding(f"no-{column.replace('_', '-')}", "warning", ids, of, fix))
+    return findings
+
+
 def _give_aways(choices: Sequence[Sample]) -> list[dict]:
     """Find the rules that name the right option without a video far more often than chance."""
     findings = {}
@@ -145,27 +167,12 @@ def _give_away(code: str, rule: Rule, choices: Sequence[Sample]) -> dict:
 
 
 def _videos(samples: Sequence[Sample], root: str | PathLike, frames: int | None) -> list[dict]:
-    import warnings
+    from stlite.data.video_checks import check_videos  # numpy takes its time
 
-    from stlite.data.video import ClipWarning, preflight
-
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always", ClipWarning)
-        _, bad = preflight(samples, root, frames=frames or 2)
-    missing = {video for video in bad if not safe_path(video, root).is_file()}
-    short = set()
-    if frames:
-        short = {str(note.message).rpartition(": only ")[0] for note in notes}
-
-    def finding(code: str, videos: set[str], fix: str) -> dict:
-        ids = [s.id for s in samples if s.video in videos]
-        return _finding(code, "error", ids, len(samples), fix)
-
-    return [
-        finding("missing-video", missing, "put the file under the root"),
-        finding("unreadable-video", {*bad} - missing, "encode it again"),
-        finding("short-video", short, "ask for fewer frames"),
-    ]
+    findings = []
+    for code, severity, fix, ids in check_videos(samples, root, frames):
+        findings.append(_finding(code, severity, ids, len(samples), fix))
+    return findings
 
 
 # ---- mending

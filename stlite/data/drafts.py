@@ -12,6 +12,7 @@ from functools import partial
 from stlite.data.paths import file_stem, group_name, video_finder
 from stlite.data.sample import (
     LETTERS,
+    REQUIRED,
     WAYS,
     Sample,
     SampleError,
@@ -30,7 +31,6 @@ SOURCES = {
     "Nymeria": "Nymeria",
     "sun3d": "SUN3D",
 }
-NEEDED = {"id", "video", "task", "way", "question", "answer"}
 
 Parse = Callable[[dict, str], dict]  # (row, where) → a draft
 Draft = tuple[dict, dict]  # what the official fields tell, and what our own field "sample" does
@@ -46,7 +46,9 @@ def make_draft(parse: Parse, row: object, where: str) -> Draft:
     try:
         return {**parse(row, where), "origin": where}, own
     except SampleError:
-        if own.keys() >= NEEDED:  # written by us, for a sample the official fields cannot tell
+        if own.keys() >= set(
+            REQUIRED
+        ):  # written by us, for a sample the official fields cannot tell
             return {"origin": where}, own
         raise
 
@@ -131,7 +133,8 @@ def _cut_gold(draft: dict) -> tuple[str, ...]:
     """Cut the right option into the steps of the trace, as they are or undone."""
     options = dict(zip(LETTERS, draft.get("options", ())))
     steps = draft["steps_forward"] + draft["steps_reverse"]
-    return cut_steps(options.get(draft["answer"], ""), {*steps, *map(reverse_step, steps)})
+    undone = {reverse_step(step) for step in steps} - {None}
+    return cut_steps(options.get(draft["answer"], ""), {*steps, *undone})
 
 
 def add_own_fields(written: Sequence[tuple[Sample, dict, Parse]]):
@@ -161,7 +164,7 @@ def _differences(sample: Sample, draft: dict) -> dict:
     own = {}
     for name in (f.name for f in fields(Sample) if f.name != "origin"):
         value = getattr(sample, name)
-        default = None if name in NEEDED else type(value)()
+        default = None if name in REQUIRED else type(value)()
         if value != draft.get(name, default):
             own[name] = value
     return own

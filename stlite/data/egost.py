@@ -7,6 +7,7 @@ A training row: {"problem": "Please take … Options: A. turn left go straight, 
 import json
 import os
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -48,6 +49,10 @@ TAIL = (
 )
 OPTION_START = re.compile(r"(?:^|, )([A-H])\. ")  # "A. " first, then ", B. "
 BARE_LETTER = re.compile(r"\(?([A-H])[).:]*")  # "B", "(B)", "B.", "B)."
+LETTER_MARK = re.compile(  # "A. ", "A) ", "(A) ", "[A] ", "A: ", "A - "
+    r"\s*[(\[]?(?P<letter>[A-Ha-h])(?:[)\]][.:]?|[.:：、]|\s[-–]\s)(?:\s+|(?=[^\x00-\x7f]))"
+)
+LOOKALIKE = re.compile(r"part[\s_-]*\d.*(?:mcq|qa)|.*(?:mcq|qa).*\.json", re.I)
 BETWEEN = re.compile(r"[\s,:]*")  # between the parts of a JSON object known to be valid
 SLIPS = {  # known slips of the released rows, (stem, trace): the task meant
     ("landmark", "action"): "action",
@@ -173,15 +178,28 @@ def read_benchmark(
 
     `videos` and `on_error` are those of read_rows. Ids are "<part>/<id in the file>/<task>/<way>".
     """
-    files = sorted(file for file in Path(folder).glob("Part*.json") if FILE.fullmatch(file.name))
-    if not files:
-        raise FileNotFoundError(f"{folder}: expected files like Part1_forward_mcq.json, found none")
+    files = _official_files(Path(folder))
     errors = error_list(on_error)
     drafts = []
     for file in files:
         for entries in collect(_entries, [(file,)], errors):
             drafts += collect(make_draft, entries, errors)
     return finish(drafts, videos, errors)
+
+
+def _official_files(folder: Path) -> list[Path]:
+    """List the files to read, and warn of others that look like them."""
+    every = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [file for file in every if FILE.fullmatch(file.name)]
+    others = [file.name for file in every if file not in files and LOOKALIKE.match(file.name)]
+    note = f"; not read: {', '.join(others)}" if others else ""
+    if not files:
+        raise FileNotFoundError(
+            f"{folder}: expected files like Part1_forward_mcq.json, found none{note}"
+        )
+    if others:
+        warnings.warn(f"{folder}: expected names like Part1_forward_mcq.json{note}", stacklevel=3)
+    return files
 
 
 def _entries(file: Path) -> Iterator[tuple[Parse, object, str]]:
@@ -235,11 +253,24 @@ def _parse_choice(entry: dict, way: str, where: str) -> dict:
     listed = inner.get("options")
     if not isinstance(listed, list) or not all(isinstance(option, str) for option in listed):
         raise SampleError(where, "options", "a list of texts", listed)
-    letters = LETTERS + " " * len(listed)
-    options = tuple(text.removeprefix(f"{letter}. ") for letter, text in zip(letters, listed))
+    options = _without_letters(listed)
     answer = _letter({**entry, **inner}, (*ANSWERS, f"{way}_answer"), options, where)
     question = text_field(inner, "question", where)
     return {"question": question, "options": options, "answer": answer}
+
+
+def _without_letters(listed: Sequence[str]) -> tuple[str, ...]:
+    """Take off the options' letters, "A. ", "A) ", "(A) " or "A: ", where each has its own.
+
+    >>> _without_letters(["(A) turn left", "(B) turn right"]), _without_letters(["A: left", "B"])
+    (('turn left', 'turn right'), ('A: left', 'B'))
+    """
+    marks = [LETTER_MARK.match(text) for text in listed]
+    letters = "".join(mark["letter"] for mark in marks if mark)
+    if len(letters) == len(listed) and letters.upper() == LETTERS[: len(letters)]:
+        return tuple(text[mark.end() :] for text, mark in zip(listed, marks))
+    expected = LETTERS + " " * len(listed)
+    return tuple(text.removeprefix(f"{letter}. ") for letter, text in zip(expected, listed))
 
 
 def _letter(entry: dict, names: Sequence[str], options: Sequence[str], where: str) -> str:

@@ -86,12 +86,17 @@ def trace(sample: Sample, way: str | None = None) -> str:
     """
     way = way or OPPOSITE[sample.way]
     steps = sample.steps_forward if way == "forward" else sample.steps_reverse
+    return chain(sample.task, sample.way, way, steps, sample.answer)
+
+
+def chain(task: str, asked: str, way: str, steps: Sequence[str], answer: str) -> str:
+    """Return the chain of a question asked one way that goes through the steps of a way."""
     if not steps:
         return ""
-    first = QUESTIONS[sample.task, way].removeprefix("Please ")
-    then = QUESTIONS[sample.task, sample.way].removeprefix("Please ")
-    chain = f"Let's start by thinking {way} {first} {', '.join(steps)}{THEN}{then}"
-    return f"{chain} {VERDICT}{sample.answer}"
+    first = QUESTIONS[task, way].removeprefix("Please ")
+    then = QUESTIONS[task, asked].removeprefix("Please ")
+    path = ", ".join(steps)
+    return f"Let's start by thinking {way} {first} {path}{THEN}{then} {VERDICT}{answer}"
 
 
 def read_trace(trace: str) -> tuple[tuple[str, str], tuple[str, str], Steps] | None:
@@ -144,7 +149,10 @@ def target(sample: Sample, recipe: str = "st-cot") -> str:
     else:
         raise ValueError(f"recipe: expected label, st-cot or forward-cot, found {recipe!r}")
     if not thinking:
-        sample.refuse("steps", f"the annotated path that {recipe} goes through", "none")
+        way = sample.way if recipe == "forward-cot" else OPPOSITE[sample.way]
+        column = sample.task if way == "forward" else f"{sample.task}_reverse"
+        wanted = f"the {way} path that {recipe} goes through (column {column}; or leave it out)"
+        sample.refuse(f"steps_{way}", wanted, "none")
     return reply(thinking, sample.answer)
 
 

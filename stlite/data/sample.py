@@ -15,6 +15,7 @@ from pathlib import Path
 TASKS = ("route", "direction", "landmark", "action")
 WAYS = ("forward", "reverse")
 LETTERS = "ABCDEFGH"
+REQUIRED = ("id", "video", "task", "way", "question", "answer")
 TUPLES = ("options", "steps_forward", "steps_reverse", "moments")
 MAX_BYTES = 100 * 2**20
 SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell a lone one, and no file can hold it
@@ -60,25 +61,26 @@ class Sample:
     origin: str = ""  # file:line
 
     def __post_init__(self):
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in TUPLES:
-                if not isinstance(value, (list, tuple)):
-                    self.refuse(f.name, "a list", value)
-                object.__setattr__(self, f.name, tuple(value))
-            self._check_content(f.name, value)
+        for name in TUPLES:
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple)):
+                self.refuse(name, "a list", value)
+            object.__setattr__(self, name, tuple(value))
+            self._check_items(name, value)
+        for name in self.__slots__:
+            if name not in TUPLES:
+                self._check_items(name, (getattr(self, name),))
         self._check_values()
         self._check_answer()
         safe_path(self.video, where=self.origin)
 
-    def _check_content(self, name: str, value: object):
+    def _check_items(self, name: str, items: Iterable):
         """Refuse what is no text, and moments that are no finite numbers."""
-        items = value if name in TUPLES else (value,)
         if name == "moments":
             if not all(map(_is_finite, items)):
-                self.refuse(name, "finite numbers", value)
+                self.refuse(name, "finite numbers", items)
         elif not all(map(_is_text, items)):
-            self.refuse(name, "text (Unicode without lone surrogates)", value)
+            self.refuse(name, "text (Unicode without lone surrogates)", items)
 
     def _check_values(self):
         for name, allowed in (("task", TASKS), ("way", WAYS)):
@@ -161,7 +163,7 @@ def from_dict(row: dict, origin: str = "") -> Sample:
     if not isinstance(row, dict):
         raise SampleError(origin, "row", "an object", row)
     names = [f.name for f in fields(Sample)]
-    for name in [*row, *names[:6]]:
+    for name in [*row, *REQUIRED]:
         if name not in names or name not in row:
             wanted = "the fields of Sample, the first six present: " + ", ".join(names)
             raise SampleError(origin, name, wanted, list(row))
@@ -218,10 +220,13 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[Sample]:
 
 
 def write_jsonl(samples: Iterable[Sample], path: str | os.PathLike) -> Path:
-    """Write samples as JSONL, atomically; empty fields are left out."""
+    """Write samples as JSONL, atomically; empty fields that need not be there are left out."""
     lines = []
     for sample in samples:
-        row = {name: value for name, value in asdict(sample).items() if value not in ("", ())}
+        row = {}
+        for name, value in asdict(sample).items():
+            if name in REQUIRED or value not in ("", ()):
+                row[name] = value
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     return write_text(path, "".join(lines))
 

@@ -1,7 +1,8 @@
 """Lists of steps and the rules of walking back.
 
 `["turn left", "go straight"]` walked back is `["turn around", "go straight", "turn right"]`;
-landmarks come in the opposite order; actions come in the opposite order, each undone.
+landmarks come in the opposite order; actions come in the opposite order, each undone. How one
+step is undone stands in `reversal`.
 """
 
 import random
@@ -9,18 +10,13 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 
+from stlite.data.languages import around_in, turns_around
+from stlite.data.reversal import reverse_step as reverse_step
+
 AROUND = "turn around"
-OPPOSITES = (
-    "left|right, open|close, pick up|put down, switch on|switch off, turn on|turn off, raise|lower, enter|leave, "
-    "go up|go down, push|pull, take|return, lock|unlock, stand up|sit down"
-)
-SWAP = {
-    a: b
-    for pair in (both.split("|") for both in OPPOSITES.split(", "))
-    for a, b in (pair, pair[::-1])
-}
-SWAP_PATTERN = re.compile(r"\b(" + "|".join(sorted(SWAP, key=len, reverse=True)) + r")\b", re.I)
 TURNED_ROUND = re.compile(r"^\s*(?:please\s+)?(turn (a?round|back)|make a u-turn|go back)\b", re.I)
+SIDES = {"left": "right", "right": "left"}
+SIDE = re.compile(r"\b(left|right)\b")
 
 SINGLE_QUOTED = r"'((?:[^'\\]|\\.)*)'"  # 'turn left'
 DOUBLE_QUOTED = r'"((?:[^"\\]|\\.)*)"'  # "the man's desk"
@@ -63,38 +59,41 @@ def cut_steps(text: str, known: Iterable[str]) -> Steps:
     return cuts[0][0] if len(cuts[0]) == 1 else ()
 
 
-def reverse_step(step: str) -> str:
-    """Undo one step: left and right change places, open becomes close, pick up becomes put down.
-
-    >>> reverse_step("turn left"), reverse_step("pick up the box"), reverse_step("go straight")
-    ('turn right', 'put down the box', 'go straight')
-    """
-
-    def swapped(match: re.Match) -> str:
-        word = SWAP[match[0].lower()]
-        return word.capitalize() if match[0][0].isupper() else word
-
-    return SWAP_PATTERN.sub(swapped, step)
-
-
 def reverse_path(steps: Sequence[str], task: str, way: str = "forward") -> Steps:
     """Walk a list of steps back; `way` is the way the given steps run (paper section 3).
+
+    A step that no rule undoes for certain stays as it is: see `uncertain_steps`.
 
     >>> reverse_path(("turn around", "go straight", "turn right"), "direction", "reverse")
     ('turn left', 'go straight')
     """
-    if task == "landmark":
-        return tuple(reversed(steps))
-    undone = tuple(map(reverse_step, reversed(steps)))
-    if task == "action":
+    undone = tuple(reverse_step(step, task) or step for step in reversed(steps))
+    if task != "direction":
         return undone
     if way == "forward":
-        return (AROUND, *undone)
+        return (_around(steps), *undone)
     return undone[:-1] if _starts_around(steps) else undone
 
 
+def uncertain_steps(steps: Sequence[str], task: str) -> Steps:
+    """List the steps that no rule undoes for certain: their way back must be annotated.
+
+    >>> uncertain_steps(("turn left", "walk to the gate"), "direction")
+    ('walk to the gate',)
+    """
+    return tuple(step for step in steps if reverse_step(step, task) is None)
+
+
+def _around(steps: Sequence[str]) -> str:
+    """Return what a way back starts with, in the language of the steps."""
+    words = {around_in(step) for step in steps} - {""}
+    return words.pop() if len(words) == 1 else AROUND
+
+
 def _starts_around(steps: Sequence[str]) -> bool:
-    return bool(steps) and TURNED_ROUND.match(steps[0]) is not None
+    if not steps:
+        return False
+    return TURNED_ROUND.match(steps[0]) is not None or turns_around(steps[0])
 
 
 def naive_reversal(steps: Sequence[str], task: str, way: str) -> Steps:
@@ -149,11 +148,11 @@ def _edits(
 
     edits: list[Edit] = [walked_the_other_way, walked_the_other_way]
     if task != "landmark":
-        edits.append(_undo_all)
-        edits += [_undo_one(i) for i in range(len(steps))]
+        edits.append(_mirror_all)
+        edits += [_mirror_one(i) for i in range(len(steps))]
     if task == "direction":
         return edits + _replaced_moves(steps, pool, rng)
-    return edits + _exchanged_things(steps, pool, rng)
+    return edits + _exchanged_things(steps, task, pool, rng)
 
 
 def _replaced_moves(steps: Steps, pool: Sequence[str], rng: random.Random) -> list[Edit]:
@@ -165,13 +164,16 @@ def _replaced_moves(steps: Steps, pool: Sequence[str], rng: random.Random) -> li
     return edits
 
 
-def _exchanged_things(steps: Steps, pool: Sequence[str], rng: random.Random) -> list[Edit]:
+def _exchanged_things(
+    steps: Steps, task: str, pool: Sequence[str], rng: random.Random
+) -> list[Edit]:
     """Exchange two things of the list everywhere, or one for a thing of the pool."""
     edits = []
     inside = [step for step in dict.fromkeys(steps) if not TURNED_ROUND.match(step)]
     for i, a in enumerate(inside):
         edits += [_exchange(a, b) for b in inside[:i]]
-    excluded = {*steps, *map(reverse_step, steps)}
+    mirrored = _swap_sides if task == "landmark" else _mirrored
+    excluded = {*steps, *map(mirrored, steps)}
     for a in inside:
         b = _draw(pool, excluded, rng)
         if b:
@@ -197,15 +199,25 @@ def _in_sorted(pool: Sequence[str], step: str) -> bool:
     return place < len(pool) and pool[place] == step
 
 
-def _undo_all(steps: Sequence[str]) -> Steps:
-    return tuple(map(reverse_step, steps))
+def _mirrored(step: str) -> str:
+    """Undo a step or, where no rule is certain, exchange left and right: a distractor may be wrong."""
+    undone = reverse_step(step)
+    return _swap_sides(step) if undone is None else undone
 
 
-def _undo_one(place: int) -> Edit:
-    """Undo the step at a place."""
+def _swap_sides(step: str) -> str:
+    return SIDE.sub(lambda match: SIDES[match[0]], step)
+
+
+def _mirror_all(steps: Sequence[str]) -> Steps:
+    return tuple(map(_mirrored, steps))
+
+
+def _mirror_one(place: int) -> Edit:
+    """Mirror the step at a place."""
 
     def edit(steps: Sequence[str]) -> Steps:
-        return (*steps[:place], reverse_step(steps[place]), *steps[place + 1 :])
+        return (*steps[:place], _mirrored(steps[place]), *steps[place + 1 :])
 
     return edit
 

@@ -131,19 +131,25 @@ def _check_request(frames: int, max_pixels: int, multiple: int, order: str, back
 
 def preflight(samples: Iterable, root=None, time_limit: float = 20, **settings):
     """Read each video of the samples once, as untrusted: (good videos, {bad video: ClipError})."""
+    read = survey(samples, root, time_limit, **settings)
+    good = [video for video, clip in read.items() if not isinstance(clip, ClipError)]
+    bad = {video: clip for video, clip in read.items() if isinstance(clip, ClipError)}
+    return good, bad
+
+
+def survey(samples: Iterable, root=None, time_limit: float = 20, **settings) -> dict:
+    """Read each video of the samples once: {video: seconds of its frames and note, or ClipError}."""
     from tqdm.contrib.concurrent import thread_map
 
-    def fault(video):
+    def read(video):
         try:
-            read_clip(video, root=root, time_limit=time_limit, **settings)
+            clip = read_clip(video, root=root, time_limit=time_limit, **settings)
         except ClipError as error:
             return error
+        return {"seconds": clip.seconds.tolist(), "note": clip.note}
 
     videos = list(dict.fromkeys(sample.video for sample in samples))
-    faults = thread_map(fault, videos, max_workers=os.cpu_count(), desc="videos")
-    good = [video for video, error in zip(videos, faults) if not error]
-    bad = {video: error for video, error in zip(videos, faults) if error}
-    return good, bad
+    return dict(zip(videos, thread_map(read, videos, max_workers=os.cpu_count(), desc="videos")))
 
 
 def _locate(path: str, root) -> tuple[Path, float, float]:

@@ -1,12 +1,10 @@
 """Ego-ST files: what is read is what is there, what is wrong is named, and read → write → read is the identity."""
 
-import csv
 import importlib.util
 import json
 import os
 import re
 import socket
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -453,119 +451,6 @@ def test_more_than_100_megabytes_of_json_is_an_error(tmp_path):
 def test_a_folder_without_benchmark_files_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected files like Part1_forward_mcq\.json"):
         egost.read_benchmark(tmp_path)
-
-
-# ---- one annotation → its samples
-
-
-def test_one_annotation_gives_eight_samples_with_traces():
-    steps = {
-        "route": "Turn left at the gate.", "direction": ["turn left", "go straight"], "landmark": ["gate", "bridge"],
-        "action": ["open the door", "sit down"],
-    }  # fmt: skip
-    back = {"route": "Turn back.", "direction": ["turn around", "go straight", "turn right"]}
-    back |= {"landmark": ["bridge", "gate"], "action": ["stand up", "close the door"]}
-    made = annotations.build("p/a.mp4", steps, back, id="a", part="part1")
-    assert [s.id for s in made] == [f"a/{t}/{w}" for t in TASKS for w in ("forward", "reverse")]
-    for s in made:
-        assert s.gold == (
-            " ".join(s.steps)
-            if s.kind == "choice"
-            else {"forward": steps, "reverse": back}[s.way]["route"]
-        )
-        assert s.trace == prompts.trace(s) and bool(s.trace) == (s.kind == "choice")
-        assert s.question == prompts.stem(s.task, s.way) and s.group == "a"
-    assert [asdict(s) for s in made] == [
-        asdict(s) for s in annotations.build("p/a.mp4", steps, back, id="a", part="part1")
-    ]
-
-
-def test_a_written_way_back_is_kept_and_a_missing_one_is_walked_back():
-    given_, ruled = built(steps_reverse={"landmark": ["bridge", "gate"]}), built()
-    assert {s.steps_reverse for s in given_ if s.task == "landmark"} == {("bridge", "gate")}
-    assert {s.way for s in given_ if s.task == "direction"} == {"forward"}
-    assert {s.steps_reverse for s in ruled if s.task == "direction"} == {
-        ("turn around", "turn left", "go straight", "turn right")
-    }
-
-
-@pytest.mark.parametrize(
-    "steps, said",
-    [
-        ({"colour": ["red"]}, "keys among route, direction, landmark, action"),
-        ({"direction": "left"}, "a list of steps"),
-        ({"direction": ["left", ""]}, "none of them empty"),
-        ({"direction": [1]}, "steps that are texts"),
-    ],
-)
-def test_an_annotation_that_is_wrong_is_refused(steps, said):
-    with pytest.raises(SampleError, match=f"^w: field 'steps_forward.*{said}"):
-        built(steps_forward=steps)
-
-
-# ---- your own videos
-
-
-def test_five_lines_from_a_folder_and_a_table_to_samples(tmp_path):
-    (tmp_path / "kitchen.mp4").touch()
-    with open(tmp_path / "own.csv", "w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["video", "direction", "landmark", "landmark_reverse", "route", "group"])
-        writer.writerow(
-            [
-                "kitchen.mp4",
-                "turn left; go straight",
-                "gate; bridge, red",
-                "bridge, red;gate",
-                "Go.",
-                "tuesday",
-            ]
-        )
-    samples = annotations.annotations(tmp_path / "own.csv", videos=tmp_path)
-    assert [s.id for s in samples] == [
-        f"kitchen/{name}"
-        for name in (
-            "route/forward", "direction/forward", "direction/reverse", "landmark/forward", "landmark/reverse"
-        )
-    ]  # fmt: skip
-    assert {(s.group, s.origin) for s in samples} == {("tuesday", "own.csv:2")}
-    assert samples[3].gold == "gate bridge, red" and samples[1].steps_reverse == (
-        "turn around",
-        "go straight",
-        "turn right",
-    )
-    row_ = {
-        "video": "kitchen.mp4",
-        "direction": ["turn left", "go straight"],
-        "landmark": "gate; bridge, red",
-    }
-    row_ |= {"landmark_reverse": ["bridge, red", "gate"], "route": "Go.", "group": "tuesday"}
-    put(tmp_path / "own.jsonl", [row_])
-    assert bare(annotations.annotations(tmp_path / "own.jsonl")) == bare(samples)
-
-
-@pytest.mark.parametrize(
-    "line, said",
-    [
-        ("a.mp4", "2 cells"),
-        ('a.mp4,"go', "one line of CSV"),
-        ("/a.mp4,go", "a relative path"),
-        ("a.mp4,go;;", "none of them empty"),
-        (",go", "only the fields"),
-    ],
-)
-def test_a_bad_line_of_a_table_is_named(line, said, tmp_path):
-    put(tmp_path / "own.csv", ["video,direction", "ok.mp4,go straight", line])
-    with pytest.raises(SampleError, match=rf"^own\.csv:3: .*{said}"):
-        annotations.annotations(tmp_path / "own.csv")
-    samples, errors = annotations.annotations(tmp_path / "own.csv", on_error="collect")
-    assert ({s.video for s in samples}, len(errors)) == ({"ok.mp4"}, 1)
-
-
-def test_an_unknown_column_is_named(tmp_path):
-    put(tmp_path / "own.csv", ["video,directions", "ok.mp4,go straight"])
-    with pytest.raises(SampleError, match=r"own\.csv:.*no columns but id, video.*directions"):
-        annotations.annotations(tmp_path / "own.csv")
 
 
 # ---- statistics, and the network

@@ -35,7 +35,7 @@ def is_empty(walk: dict) -> bool:
 
 def undone(text: str, task: str) -> str | None:
     """Return how a step is walked back by rule; None where no rule is sure."""
-    return text if task == "landmark" else reverse_step(text)
+    return reverse_step(text, task)
 
 
 def back_of(step: dict, task: str) -> str | None:

@@ -143,8 +143,9 @@ def run(arm: str, seed: int, which: str, samples: list) -> list[dict]:
     done = KEPT / which / f"{arm}-{seed}.jsonl.gz"
     if done.exists():
         return kept(done)
+    from stlite.train.generation import generate
     from stlite.train.grpo import grpo
-    from stlite.train.models import generate, load
+    from stlite.train.models import load
     from stlite.train.sft import sft
 
     recipe, rewards, rows, left_out = {**ARMS, **LONGER}[arm]

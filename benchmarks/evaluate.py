@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from stlite.eval.evaluate import evaluate, questions
-from stlite.train import models
+from stlite.train import generation, models
 
 DATA = Path(__file__).parents[1] / "sample_data"
 
@@ -20,7 +20,7 @@ def measure(count: int, batch: int, four_bit: bool) -> dict:
     samples = [s for s in questions(DATA / "benchmark", DATA / "videos")[0] if s.kind == "choice"]
     samples = samples[:: max(1, len(samples) // count)][:count]
     generate = partial(
-        models.generate, *models.load("tiny", four_bit=four_bit), videos=DATA / "videos"
+        generation.generate, *models.load("tiny", four_bit=four_bit), videos=DATA / "videos"
     )
     generate(samples[:1])  # the first reply pays for what is set up once
     generate(

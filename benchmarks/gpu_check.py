@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,15 +35,12 @@ def measure(preset: str, frames: int, group: int, tokens: int) -> dict:
     from transformers import TrainerCallback
 
     from stlite.data.egost import read_rows
-    from stlite.data.video import read_clip
     from stlite.train import models
     from stlite.train import preflight as gates
     from stlite.train.grpo import grpo
     from stlite.train.sft import sft
 
-    model, processor = models.load(preset)
-    reading = {k: models.settings(preset)[k] for k in ("max_pixels", "multiple")}
-    models.attach(processor, partial(read_clip, frames=frames, **reading))
+    model, processor = models.load(preset, frames=frames)
     rows = list(read_rows(DATA / "train" / "total_test_mcq_63.jsonl"))[:STEPS]
     moments = []
     clock = type(

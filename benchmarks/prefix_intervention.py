@@ -34,7 +34,8 @@ def run(name: str, adapter: Path | None, samples: list) -> None:
     """Ask every question twice, unless both records are kept."""
     from stlite.eval.evaluate import evaluate
     from stlite.eval.run_folder import fingerprint
-    from stlite.train.models import generate, load
+    from stlite.train.generation import generate
+    from stlite.train.models import load
 
     missing = [way for way in WAYS if not (KEPT / way / f"{name}.jsonl.gz").exists()]
     model, processor = load("tiny", adapter=adapter) if missing else (None, None)

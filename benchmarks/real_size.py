@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,15 +55,13 @@ def stage(name: str, folder: str) -> None:
     """Load in 4 bits and take one step; print seconds and the peak of this process."""
     began = time.perf_counter()
     from stlite.data.egost import read_rows
-    from stlite.data.video import read_clip
     from stlite.train import memory
     from stlite.train.grpo import grpo
-    from stlite.train.models import attach, load, settings
+    from stlite.train.models import load, settings
     from stlite.train.sft import sft
 
-    model, processor = load(folder)
-    reading = {k: settings(NAME)[k] for k in ("frames", "max_pixels", "multiple")}
-    attach(processor, partial(read_clip, **reading))
+    reading = {key: settings(NAME)[key] for key in ("frames", "max_pixels")}
+    model, processor = load(folder, **reading)
     loaded, rows = (
         time.perf_counter(),
         list(read_rows(DATA / "train" / "total_test_mcq_63.jsonl"))[:1],

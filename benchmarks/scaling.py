@@ -53,15 +53,13 @@ def rows(count: int, out: str) -> float:
 
 def frames(count: int, out: str) -> float:
     """Ask one question of eight clips of so many frames and read the first word (s); nothing is kept."""
-    from functools import partial
 
     from stlite.data.egost import read_rows
-    from stlite.data.video import read_clip
-    from stlite.train.models import attach, generate, load
+    from stlite.train.generation import generate
+    from stlite.train.models import load
 
     os.environ["STLITE_CACHE"] = "off"
-    model, processor = load("tiny")
-    attach(processor, partial(read_clip, frames=count, max_pixels=84 * 84, multiple=28))
+    model, processor = load("tiny", frames=count)
     samples = list(read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl", videos=VIDEOS))
     generate(model, processor, samples[-1:], videos=VIDEOS, max_new_tokens=1)
     began = time.perf_counter()
@@ -80,27 +78,27 @@ def step(group: int, completion: int, out: str) -> float:
     from stlite.data.egost import read_rows
     from stlite.rewards.rewards import PRESETS
     from stlite.train import grpo as train
-    from stlite.train.models import load, looking
+    from stlite.train.models import load
 
     samples = list(read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl", videos=VIDEOS))[:1]
     model, processor = load("tiny")
     settings = train.GRPO | {"num_generations": group, "per_device_train_batch_size": group, "max_steps": 4, "save_strategy": "no",
                              "gradient_accumulation_steps": 1, "max_completion_length": completion, "disable_tqdm": True}  # fmt: skip
-    with looking(processor, VIDEOS):
-        trainer = train.make_trainer(
-            model, processor, samples, out, PRESETS["st-r1"], settings=settings
-        )
-        trainer.generation_config.min_new_tokens = completion
-        seconds, plain = [], trainer.training_step
+    rewards = PRESETS["st-r1"]
+    trainer = train.make_trainer(
+        model, processor, samples, out, rewards, settings=settings, videos=VIDEOS
+    )
+    trainer.sampling["min_new_tokens"] = completion
+    seconds, plain = [], trainer.training_step
 
-        def timed(*args, **kwargs):
-            began = time.perf_counter()
-            found = plain(*args, **kwargs)
-            seconds.append(time.perf_counter() - began)
-            return found
+    def timed(*args, **kwargs):
+        began = time.perf_counter()
+        found = plain(*args, **kwargs)
+        seconds.append(time.perf_counter() - began)
+        return found
 
-        trainer.training_step = timed
-        trainer.train()
+    trainer.training_step = timed
+    trainer.train()
     return min(seconds[1:])
 
 

@@ -39,7 +39,7 @@ def _walk_samples(walk: dict, folder: Path) -> list[Sample]:
 
 def ask(model, processor, samples: list[Sample], videos: Path, **settings) -> list[str]:
     """Return the replies of a model."""
-    from stlite.train.models import generate
+    from stlite.train.generation import generate
 
     replies = []
     for start in range(0, len(samples), BATCH):
@@ -134,7 +134,7 @@ def clauses_right(routes: list[Sample], replies: list[str]) -> float:
 
 def over_text(model, processor, samples: list[Sample]) -> float:
     """Return the share answered right when the steps are given as text in place of the video."""
-    from stlite.train.models import encode
+    from stlite.train.generation import encode
 
     right = 0
     for start in range(0, len(samples), BATCH):

@@ -16,7 +16,7 @@ PLACES = {  # name: the module it is defined in
     "annotations": "stlite.data.annotations",
     "check": "stlite.data.checks",
     "load": "stlite.train.models",
-    "generate": "stlite.train.models",
+    "generate": "stlite.train.generation",
     "sft": "stlite.train.sft",
     "grpo": "stlite.train.grpo",
     "evaluate": "stlite.eval.evaluate",

@@ -163,7 +163,7 @@ def _questions(parser: argparse.ArgumentParser, args: argparse.Namespace) -> lis
 
 def _model(args: argparse.Namespace) -> tuple:
     """Load a model; return the settings that its records go by, and the function that asks it."""
-    from stlite.train import models
+    from stlite.train import generation, models
 
     settings = dict(models.settings(args.model))
     del settings["source"]
@@ -172,7 +172,7 @@ def _model(args: argparse.Namespace) -> tuple:
     settings["adapter"] = fingerprint(args.adapter) if args.adapter else None
     model, processor = models.load(args.model, four_bit=args.four_bit, adapter=args.adapter)
     ask = partial(
-        models.generate,
+        generation.generate,
         model,
         processor,
         videos=args.videos,

@@ -9,17 +9,15 @@ import gc
 import json
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
 from stlite.data.egost import read_rows
-from stlite.data.video import read_clip
 from stlite.train import sft as train
 from stlite.train.memory import plan
-from stlite.train.models import add_lora, attach, load
+from stlite.train.models import add_lora, load
 from stlite.train.runs import float32_adapter
 
 DATA = Path(__file__).resolve().parent.parent / "sample_data"
@@ -54,14 +52,10 @@ def status(key: str) -> int:
 
 def step(source: str, rows: list) -> tuple[dict, int]:
     """Load a model, take one step; return the batch and the peak over the step (bytes)."""
-    model, processor = load(source)
-    attach(
-        processor,
-        partial(read_clip, frames=16, max_pixels=84 * 84, multiple=28, root=DATA / "videos"),
-    )
+    model, processor = load(source, frames=16, max_pixels=84 * 84)
     model = add_lora(model).train()
     float32_adapter(model)
-    batch = train.Collator(processor, "st-cot")(rows)
+    batch = train.Collator(processor, "st-cot", DATA / "videos")(rows)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])

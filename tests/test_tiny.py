@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from sample_data import tiny_check, walks
 from stlite.rewards.parse import parse
-from stlite.train.models import generate
+from stlite.train.generation import generate
 
 HERE = Path(__file__).parent.parent / "sample_data"
 

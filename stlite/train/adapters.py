@@ -15,7 +15,8 @@ import torch
 
 from stlite.data import prompts
 from stlite.data.sample import Sample
-from stlite.train.models import encode, generate, load, looking, settings
+from stlite.train.generation import encode, generate
+from stlite.train.models import load
 
 
 def merge(preset: str, adapter: str | os.PathLike, out: str | os.PathLike) -> Path:
@@ -37,9 +38,7 @@ def merge(preset: str, adapter: str | os.PathLike, out: str | os.PathLike) -> Pa
     merged = model.merge_and_unload(safe_merge=True).bfloat16()
     merged.save_pretrained(unfinished, safe_serialization=True)
     processor.save_pretrained(unfinished)
-    reading = dict(settings(preset))
-    del reading["source"]
-    (unfinished / "stlite.json").write_text(json.dumps(reading))
+    (unfinished / "stlite.json").write_text(json.dumps(processor.reading))
     os.replace(unfinished, out)
     return out
 
@@ -60,8 +59,7 @@ def verify(
         return [row["reply"] for row in rows]
 
     def encode_all(processor, replies):
-        with looking(processor, videos):
-            return [_conversation(processor, *pair) for pair in zip(samples, replies)]
+        return [_conversation(processor, *pair, videos) for pair in zip(samples, replies)]
 
     model, processor = load(preset, four_bit=False, backend="transformers", adapter=adapter)
     replies = reply_to_all(model, processor)
@@ -98,10 +96,11 @@ def _are_equal(batches: list, others: list) -> bool:
     return True
 
 
-def _conversation(processor, sample: Sample, reply: str) -> tuple[dict, int]:
+def _conversation(processor, sample: Sample, reply: str, videos) -> tuple[dict, int]:
     """Return the inputs of a question with its reply, and where the reply starts."""
-    question = encode(processor, [prompts.messages(sample)])
-    conversation = encode(processor, [prompts.messages(sample, answer=reply)], generation=False)
+    question = encode(processor, [prompts.messages(sample)], videos)
+    chat = prompts.messages(sample, answer=reply)
+    conversation = encode(processor, [chat], videos, generation=False)
     return dict(conversation), question["input_ids"].shape[1]
 
 

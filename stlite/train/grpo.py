@@ -1,6 +1,7 @@
-"""Rollouts: TRL's GRPO on video, every pass shown the pixels, each clip and prompt read once for its copies.
+"""GRPO on video: TRL's trainer, shown the pixels in every pass, each clip and each prompt read once for its copies.
 
-    trainer = grpo_trainer()(model, args=args, reward_funcs=functions, train_dataset=rows(samples), ...)
+    model, processor = load("tiny", adapter="runs/st-cot/adapter")
+    grpo(model, processor, samples, "runs/st-r1", videos="sample_data/videos")
 
 Stock TRL forgets the video after generation; this trainer shows the same pixels to every log-prob pass.
 """
@@ -16,23 +17,29 @@ from pathlib import Path
 import torch
 
 from stlite.data import prompts
-from stlite.train.models import (  # before trl: on CUDA it imports Unsloth
+from stlite.train.generation import (  # before trl: on CUDA it imports Unsloth
     RoomyLayer,
-    add_lora,
-    looking,
-    suppressed,
+    draw,
+    encode,
+    patch_video_processor,
+    sampling,
+    suppressed_tokens,
 )
+from stlite.train.models import add_lora
 
 # isort: split
 import trl
 from datasets import Dataset
 from transformers import TrainerCallback
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache
+from trl.models import unwrap_model_for_generation
+from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
+from trl.trainer.utils import pad
 
 from stlite.data.sample import Sample
 from stlite.rewards.rewards import PRESETS as REWARDS
 from stlite.rewards.rewards import REWARD_COLUMNS
-from stlite.train import checkpoints
+from stlite.train import checkpoints, shared_prefix
 from stlite.train.preflight import check_parity, clear_logs
 from stlite.train.runs import arguments, build_trainer, finish, float32_adapter
 
@@ -56,13 +63,10 @@ GRPO = {
 
 def rows(samples: Sequence[Sample]) -> Dataset:
     """Turn samples into TRL's rows: plain columns, with the messages built when a row is read."""
-    table = [{**asdict(s), "kind": s.kind} for s in samples]
-    plain = Dataset.from_list(
-        [{k: list(t[k]) if isinstance(t[k], tuple) else t[k] for k in COLUMNS} for t in table]
-    )
-    chats = {s.id: prompts.messages(s) for s in samples}
+    chats = {sample.id: prompts.messages(sample) for sample in samples}
     if len(chats) != len(samples):
         raise ValueError(f"id: expected {len(samples)} different ids, found {len(chats)}")
+    plain = Dataset.from_list([_row(sample) for sample in samples])
 
     def transform(batch):
         return {**batch, "prompt": [chats[i] for i in batch["id"]]}
@@ -70,185 +74,198 @@ def rows(samples: Sequence[Sample]) -> Dataset:
     return plain.with_transform(transform)
 
 
-class VideoGRPOTrainer(trl.GRPOTrainer):
-    """TRL's GRPO trainer, with the video of each prompt shown to every log-prob pass, and each prompt read once for its G copies.
+def _row(sample: Sample) -> dict:
+    """Return the columns of a sample that rewards read, tuples as lists."""
+    values = {**asdict(sample), "kind": sample.kind}
+    row = {}
+    for name in COLUMNS:
+        value = values[name]
+        row[name] = list(value) if isinstance(value, tuple) else value
+    return row
 
-    Copies share the processor's work, the pass that begins their replies, and the prompt's part of the log-prob passes, whose
-    gradient flows through the shared cache; gradient checkpointing keeps no cache, and there the prompt is read for every copy.
+
+class VideoGRPOTrainer(trl.GRPOTrainer):
+    """TRL's GRPO trainer on video: each prompt is processed, and read in every pass, once for its G copies.
+
+    A generation's rows keep their order of generation in the column "row", by which passes over some of them find the
+    clips. `videos` is the root that paths of videos start from.
     """
 
-    def __init__(self, model, **kwargs):
+    def __init__(self, model, videos: str | os.PathLike | None = None, **kwargs):
+        self.videos = videos
         self.clips: list[
             dict
-        ] = []  # the video tensors of this generation's prompts, copies being the same tensors
-        self.copies: list[int] = []  # of which different prompt each of them is a copy
-        self.shown: torch.Tensor | None = (
-            None  # which prompt each row of the next forward passes is about
-        )
+        ] = []  # video tensors of each row of this generation, shared by copies
+        self.copies: list[int] = []  # which different prompt each row is a copy of
+        self.rows: list[int] = []  # the rows that the next log-prob pass is about
         super().__init__(model=model, **kwargs)
-        self.video_token = self.processing_class.tokenizer.convert_tokens_to_ids("<|video_pad|>")
-        core = self.accelerator.unwrap_model(self.model).get_base_model()
-        core.forward = self._showing_clips(core, getattr(core.forward, "plain", core.forward))
+        args = self.args
+        self.sampling = sampling(
+            model, self.processing_class, args.max_completion_length, args.temperature, args.top_p, args.top_k,
+            args.min_p, args.repetition_penalty,
+        ) | (args.generation_kwargs or {})  # fmt: skip
 
-    def _tokenize_prompts(self, asked):
+    # ---- generation ----
+
+    def _tokenize_prompts(self, prompts: list):
         """Run the processor on each different prompt once; its copies share what comes out."""
-        texts = [json.dumps(prompt) for prompt in asked]
-        places = {text: texts.index(text) for text in texts}
-        self.copies = [list(places).index(text) for text in texts]
-        ids, images, fields = super()._tokenize_prompts([asked[i] for i in places.values()])
-        clips = split_clips(fields, len(ids))
-        self.clips, self.shown = [clips[i] for i in self.copies], torch.arange(len(asked))
-        kinds = fields.get("mm_token_type_ids")
-        kinds = {} if kinds is None else {"mm_token_type_ids": [kinds[i] for i in self.copies]}
-        return [ids[i] for i in self.copies], images, {**join_clips(self.clips), **kinds}
+        texts = [json.dumps(prompt) for prompt in prompts]
+        different = list(dict.fromkeys(texts))
+        self.copies = [different.index(text) for text in texts]
+        self.rows = list(range(len(prompts)))
+        chats = [json.loads(text) for text in different]
+        inputs = encode(self.processing_class, chats, self.videos)
+        ids = []
+        for row, mask in zip(inputs["input_ids"], inputs["attention_mask"]):
+            ids.append(row[mask.bool()].tolist())
+        clips = shared_prefix.split_clips(inputs, len(chats))
+        self.clips = [clips[copy] for copy in self.copies]
+        return [ids[copy] for copy in self.copies], None, {}
 
-    def _generate_and_score_completions(self, inputs):
-        try:
-            output = super()._generate_and_score_completions(inputs)
-        finally:
-            self.shown = None
-        output["clip"] = torch.arange(
-            len(output["completion_ids"]), device=output["completion_ids"].device
-        )
-        return output
-
-    def _compute_loss(self, model, inputs):
-        with self.showing(inputs["clip"]):
-            return super()._compute_loss(model, inputs)
-
-    def _get_per_token_logps_and_entropies(
-        self, model, input_ids, attention_mask, *args, batch_size=None, **kwargs
+    def _generate_single_turn(
+        self, prompt_ids, images, multimodal_fields, num_generations, **kwargs
     ):
-        shown, size = self.shown, batch_size or len(input_ids)
-        parts = []
-        for start in range(0, len(input_ids), size):
-            rows_ = slice(start, start + size)
-            with self.showing(shown[rows_]):
-                parts.append(
-                    super()._get_per_token_logps_and_entropies(
-                        model,
-                        input_ids[rows_],
-                        attention_mask[rows_],
-                        *args,
-                        batch_size=None,
-                        **kwargs,
-                    )
-                )
-        return tuple(None if column[0] is None else torch.cat(column) for column in zip(*parts))
+        """Write a reply to each prompt, in evaluation mode; each different prompt is read once."""
+        firsts = [self.copies.index(copy) for copy in range(max(self.copies) + 1)]
+        prompts = [torch.tensor(prompt_ids[row]) for row in firsts]
+        device = self.accelerator.device
+        ids = pad(prompts, self._tokenizer.pad_token_id, padding_side="left").to(device)
+        mask = pad([torch.ones_like(p) for p in prompts], 0, padding_side="left").to(device)
+        clips = self._video(firsts)
+        with self._generating() as model:
+            cache = Cache(layer_class_to_replicate=RoomyLayer)
+            core = model.get_base_model()
+            cache = shared_prefix.read_prompts(core, ids, mask, clips, self.copies, cache)
+            inputs = {"input_ids": ids[self.copies], "attention_mask": mask[self.copies]}
+            return draw(model, inputs, self.sampling, cache), None
 
     @contextmanager
-    def showing(self, which: torch.Tensor):
-        """Show the clips of the given prompts, one a row, to the forward passes of a `with` block."""
-        before, self.shown = self.shown, which
-        try:
-            yield
-        finally:
-            self.shown = before
+    def _generating(self):
+        """Give the bare model, ready to write: evaluation mode, no gradient, no checkpointing."""
+        training = self.model.training
+        checkpointing = self.args.gradient_checkpointing_kwargs
+        with (
+            disable_gradient_checkpointing(self.model, checkpointing),
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            ) as model,
+            torch.no_grad(),
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+        ):
+            model.eval()
+            yield model
+            model.train(training)
 
-    def _showing_clips(self, model, plain):
-        """Wrap a model's forward pass: it sees the clips of the rows shown, and reads equal prompts once."""
+    def _generate_and_score_completions(self, inputs):
+        """Add to a generation's rows which of them each is."""
+        output = super()._generate_and_score_completions(inputs)
+        rows = torch.arange(len(output["completion_ids"]))
+        output["row"] = rows.to(output["completion_ids"].device)
+        return output
 
-        @wraps(plain)
-        def forward(*args, **kwargs):
-            cache = kwargs.get("past_key_values")
-            if self.shown is None or (cache is not None and cache.get_seq_length()):
-                return plain(*args, **kwargs)
-            copies = [self.copies[i] for i in self.shown.tolist()]
-            firsts = list(dict.fromkeys(copies))
-            first, copies = (
-                [copies.index(i) for i in firsts],
-                torch.tensor([firsts.index(i) for i in copies]),
-            )
-            if cache is not None:
-                return self._begin(plain, kwargs, first, copies)
-            kwargs |= {"mm_token_type_ids": (kwargs["input_ids"] == self.video_token).int() * 2}
-            if len(first) == len(copies) or (model.is_gradient_checkpointing and model.training):
-                return plain(**kwargs, **self._video(range(len(copies))))
-            return self._read_once(model, plain, kwargs, first, copies)
+    # ---- log-probs ----
 
-        forward.plain = plain  # the next trainer of this model puts its own in place
-        return forward
+    def _prepare_inputs(self, generation_batch):
+        """Return the rows of the next backward; copies of a prompt stay together, in groups of random order."""
+        if not self.model.training:
+            return self._generate_and_score_completions(generation_batch)
+        parts = self.args.steps_per_generation
+        if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
+            output = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_by_group(output, self.copies, parts)
+        return self._buffered_inputs[self._step % parts]
 
-    def _video(self, rows_) -> dict:
-        """Join the video tensors of some of the rows shown."""
-        fields = join_clips([self.clips[self.shown[i]] for i in rows_])
-        return {k: v.to(self.accelerator.device) for k, v in fields.items()}
+    def _compute_loss(self, model, inputs):
+        """Compute the loss, its log-prob pass being about the rows given."""
+        self.rows = inputs["row"].tolist()
+        return super()._compute_loss(model, inputs)
 
-    def _begin(self, plain, kwargs, first, copies):
-        """Begin replies with one pass over each different prompt; its cache is copied to all of its rows."""
-        alone = {
-            k: kwargs[k][first]
-            for k in ("input_ids", "attention_mask", "mm_token_type_ids")
-            if k in kwargs
-        }
-        alone |= self._video(first) | {"position_ids": kwargs["position_ids"][:, first]}
-        out = plain(**{**kwargs, **alone})
-        cache = kwargs["past_key_values"]
-        cache.batch_select_indices(copies.to(out.logits.device))
-        cache.layers = [
-            RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers
-        ]
-        out.logits = out.logits[copies]
-        return out
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
+    ):  # fmt: skip
+        """Return log-probs and entropies of completions (B,keep), 0 where they are padded, and no auxiliary loss."""
+        bare = self.accelerator.unwrap_model(model)
+        size = batch_size or len(input_ids)
+        parts = []
+        for start in range(0, len(input_ids), size):
+            some = slice(start, start + size)
+            arguments = (input_ids[some], attention_mask[some], logits_to_keep, self.rows[some])
+            if model is bare:
+                parts.append(self._log_probs(bare, *arguments))
+            else:  # through its wrapper, which gathers weights and gradients
+                enter = _ForwardRedirection()
+                parts.append(enter(model, bare, self._log_probs, bare, *arguments))
+        log_probs, entropies = zip(*parts)
+        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
 
-    def _read_once(self, model, plain, kwargs, first, copies):
-        """Run equal prompts once and all completions on their cache: logits (B,keep,V) as of whole rows, gradients too."""
-        names = ("input_ids", "attention_mask", "mm_token_type_ids")
-        ids, mask, kinds = (kwargs[k] for k in names)
-        start, copies = ids.shape[1] - kwargs["logits_to_keep"] + 1, copies.to(ids.device)
-        video = self._video(range(len(ids)))
-        place, _ = model.model.get_rope_index(
-            ids,
-            attention_mask=mask,
-            mm_token_type_ids=kinds,
-            **{k: v for k, v in video.items() if k != "pixel_values_videos"},
+    def _log_probs(self, bare, ids, mask, keep: int, rows: list[int]):
+        """Return log-probs and entropies (B,keep): one pass over each different prompt with its completions."""
+        core = bare.get_base_model()
+        log_probs_of = shared_prefix.separate_log_probs
+        if shared_prefix.can_pack(core):
+            log_probs_of = shared_prefix.packed_log_probs
+        order, log_probs, entropies = [], [], []
+        for group in group_rows([self.copies[row] for row in rows]):
+            prompt = ids[group[0], :-keep][mask[group[0], :-keep].bool()]
+            replies = [ids[i, -keep:][mask[i, -keep:].bool()] for i in group]
+            clip = self._video([rows[group[0]]])
+            with self.accelerator.autocast():
+                values = log_probs_of(
+                    core, prompt, replies, clip, self.temperature, self._entropy_bonus_enabled
+                )
+            order += group
+            log_probs.append(values[0])
+            entropies.append(values[1])
+        written = mask[order, -keep:].bool()
+        back = torch.tensor(order).argsort()
+        padded = torch.zeros(written.shape, device=ids.device)
+        return tuple(
+            padded.masked_scatter(written, torch.cat(values))[back]
+            for values in (log_probs, entropies)
         )
-        prompt = dict(zip(names, (ids[first, :start], mask[first, :start], kinds[first, :start])))
-        begun = plain(
-            **prompt,
-            **self._video(first),
-            position_ids=place[:, first, :start],
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = begun.past_key_values
-        cache.batch_select_indices(copies)
-        out = plain(
-            input_ids=ids[:, start:],
-            attention_mask=mask,
-            position_ids=place[:, :, start:],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        out.logits = torch.cat([begun.logits[copies], out.logits], 1)
-        return out
+
+    def _video(self, rows: list[int]) -> dict:
+        """Join the video tensors of some rows, where the model is."""
+        fields = shared_prefix.join_clips([self.clips[row] for row in rows])
+        return {name: value.to(self.accelerator.device) for name, value in fields.items()}
+
+
+def group_rows(copies: list[int]) -> list[list[int]]:
+    """List the places of each different prompt's copies.
+
+    >>> group_rows([7, 3, 7])
+    [[0, 2], [1]]
+    """
+    groups = {}
+    for place, copy in enumerate(copies):
+        groups.setdefault(copy, []).append(place)
+    return list(groups.values())
+
+
+def split_by_group(batch: dict, copies: list[int], parts: int) -> list[dict]:
+    """Split a generation into equal parts, copies of a prompt side by side, the groups in random order.
+
+    TRL shuffles rows apart, and then hardly a prompt is shared in any part.
+    """
+    groups = group_rows(copies)
+    rows = []
+    for number in torch.randperm(len(groups)).tolist():
+        rows += groups[number]
+    split = []
+    for chosen in torch.tensor(rows).chunk(parts):
+        part = {}
+        for name, value in batch.items():
+            per_row = isinstance(value, torch.Tensor) and value.ndim > 0
+            part[name] = value[chosen] if per_row else value
+        split.append(part)
+    return split
 
 
 def grpo_trainer() -> type:
     """Return the trainer of the route in use: ours, or the one Unsloth put in TRL's place, which feeds videos itself."""
     return VideoGRPOTrainer if trl.GRPOTrainer.__name__ == "GRPOTrainer" else trl.GRPOTrainer
-
-
-def split_clips(fields: dict, count: int) -> list[dict]:
-    """Part a batch's video tensors into one dictionary a row; one video a prompt."""
-    grids = torch.as_tensor(fields["video_grid_thw"])
-    if len(grids) != count:
-        raise ValueError(
-            f"prompt: expected one video in each of {count} prompts, found {len(grids)} videos"
-        )
-    pixels = torch.as_tensor(fields["pixel_values_videos"]).split(grids.prod(1).tolist())
-    clips = [{"pixel_values_videos": p, "video_grid_thw": g[None]} for p, g in zip(pixels, grids)]
-    if "second_per_grid_ts" in fields:  # Qwen2.5-VL's clock
-        clips = [
-            c | {"second_per_grid_ts": t}
-            for c, t in zip(clips, torch.as_tensor(fields["second_per_grid_ts"])[:, None])
-        ]
-    return clips
-
-
-def join_clips(clips: list[dict]) -> dict:
-    """Join the video tensors of several rows into a batch's."""
-    return {key: torch.cat([clip[key] for clip in clips]) for key in clips[0]}
 
 
 def log_ids(reward: Callable) -> Callable:
@@ -266,27 +283,26 @@ class Completions(TrainerCallback):
     """Write every generation's completions to disk, one parquet file a logged step."""
 
     def __init__(self, folder: Path):
-        self.folder, self.trainer = folder, None
+        self.folder = folder
+        self.trainer = None
 
     def on_log(self, args, state, control, **kwargs):
         """Write what was sampled since the last file, and forget it."""
         logs = self.trainer._logs
         if not logs["completion"] or not state.is_world_process_zero:
             return clear_logs(logs)
-        table = {
-            "id": list(logs["extra"]["id"]),
-            "prompt": list(logs["prompt"]),
-            "completion": list(logs["completion"]),
-        }
-        table |= {name: list(values) for name, values in logs["rewards"].items()} | {
-            "advantage": list(logs["advantages"])
-        }
+        table = {"id": list(logs["extra"]["id"])}
+        for name in ("prompt", "completion"):
+            table[name] = list(logs[name])
+        for name, values in logs["rewards"].items():
+            table[name] = list(values)
+        table["advantage"] = list(logs["advantages"])
+        table = {"step": [state.global_step] * len(table["prompt"]), **table}
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"completions_{state.global_step:05d}.parquet"
-        Dataset.from_dict({"step": [state.global_step] * len(table["prompt"]), **table}).to_parquet(
-            path.with_suffix(".tmp")
-        )
-        os.replace(path.with_suffix(".tmp"), path)
+        part = path.with_suffix(".tmp")
+        Dataset.from_dict(table).to_parquet(part)
+        os.replace(part, path)
         clear_logs(logs)
 
 
@@ -303,35 +319,52 @@ def grpo(
     """
     functions = REWARDS[rewards] if isinstance(rewards, str) else list(rewards)
     model = add_lora(model, lora, seed)
-    build = partial(make_trainer, model, processor, samples, out, functions, lora, seed, callbacks)
-    with looking(processor, videos):
-        trainer, chosen = build_trainer(build, {**GRPO, **settings}, dry)
-        found = check_parity(trainer) if parity else None
-        checkpoints.train(trainer, out, resume)
-    names = [f.__name__ for f in functions]
-    return finish(
-        trainer,
+    build = partial(
+        make_trainer,
+        model,
+        processor,
+        samples,
         out,
-        {"stage": "grpo", "rewards": names, "seed": seed, "parity": found, **chosen},
+        functions,
+        lora,
+        seed,
+        callbacks,
+        videos=videos,
     )
+    trainer, chosen = build_trainer(build, {**GRPO, **settings}, dry)
+    agreement = check_parity(trainer) if parity else None
+    checkpoints.train(trainer, out, resume)
+    summary = {"stage": "grpo", "rewards": [f.__name__ for f in functions], "seed": seed}
+    return finish(trainer, out, {**summary, "parity": agreement, **chosen})
 
 
 def make_trainer(
-    model, processor, samples, out, functions, lora="default", seed=0, callbacks=(), settings=GRPO
-):
-    """Build the GRPO trainer that `grpo` runs: left padding, vision tokens suppressed, completions on disk."""
+    model, processor, samples, out, functions, lora="default", seed=0, callbacks=(), settings=GRPO, videos=None
+):  # fmt: skip
+    """Build the GRPO trainer that `grpo` runs: left padding, completions on disk."""
     model = add_lora(model, lora, seed)
     processor.tokenizer.padding_side = "left"
     args = trl.GRPOConfig(
-        **arguments(out, settings, seed), remove_unused_columns=False, log_completions=False,
-        generation_kwargs={"suppress_tokens": suppressed(processor)},
-    )  # fmt: skip
-    trainer = grpo_trainer()(
-        model, args=args, reward_funcs=[log_ids(functions[0]), *functions[1:]], train_dataset=rows(samples), processing_class=processor,
-        callbacks=[*callbacks, Completions(Path(out) / "completions")],
-    )  # fmt: skip
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, Completions):
-            callback.trainer = trainer
+        **arguments(out, settings, seed), remove_unused_columns=False, log_completions=False
+    )
+    completions = Completions(Path(out) / "completions")
+    trainer_class = grpo_trainer()
+    route = {}
+    if trainer_class is VideoGRPOTrainer:
+        route = {"videos": videos}
+    else:
+        patch_video_processor(processor, videos)
+        args.generation_kwargs = {"suppress_tokens": suppressed_tokens(model, processor)}
+    trainer = trainer_class(
+        model=model,
+        args=args,
+        reward_funcs=[log_ids(functions[0]), *functions[1:]],
+        train_dataset=rows(samples),
+        processing_class=processor,
+        callbacks=[*callbacks, completions],
+        **route,
+    )
+    trainer.videos = videos
+    completions.trainer = trainer
     float32_adapter(model)
     return trainer

@@ -15,7 +15,7 @@ import torch
 from stlite.data import prompts
 from stlite.data.sample import Sample
 from stlite.train.checkpoints import row_id
-from stlite.train.models import encode
+from stlite.train.generation import encode
 
 
 @torch.no_grad()
@@ -73,7 +73,6 @@ def _rollouts(trainer, chats: list) -> dict:
     """Sample one reply to each prompt, as generation does: ids and mask (B,L), the last `keep` of them the replies."""
     prompt_ids, _, fields = trainer._tokenize_prompts(chats)
     reply_ids, _ = trainer._generate_single_turn(prompt_ids, None, fields, 1)
-    trainer.shown = None
     keep = max(len(reply) for reply in reply_ids)
     width = max(len(prompt) for prompt in prompt_ids)
     pad = trainer.processing_class.tokenizer.pad_token_id
@@ -94,9 +93,8 @@ def _rollouts(trainer, chats: list) -> dict:
 def _trained_logps(trainer, batch: dict) -> torch.Tensor:
     """Return the log-probs of the replies (B,keep) as the trainer's own pass gives them."""
     inputs = (trainer.model, batch["ids"], batch["mask"], batch["keep"])
-    if hasattr(trainer, "showing"):
-        with trainer.showing(torch.arange(len(batch["ids"]))):
-            return trainer._get_per_token_logps_and_entropies(*inputs)[0]
+    if hasattr(trainer, "clips"):  # ours
+        return trainer._get_per_token_logps_and_entropies(*inputs)[0]
     module = sys.modules[type(trainer).__module__]  # Unsloth's trainer
     video = module._unsloth_grpo_video_inputs(trainer, batch["chats"])
     return trainer._get_per_token_logps_and_entropies(*inputs, **video)[0]
@@ -107,13 +105,15 @@ def _direct_logps(trainer, batch: dict, brightness: float) -> torch.Tensor:
     processor = trainer.processing_class
     ids = batch["ids"]
     keep = batch["keep"]
-    inputs = dict(encode(processor, batch["chats"]).to(trainer.accelerator.device))
+    inputs = encode(processor, batch["chats"], trainer.videos).to(trainer.accelerator.device)
+    inputs = dict(inputs)
     inputs["pixel_values_videos"] = inputs["pixel_values_videos"] * brightness
     inputs["input_ids"] = ids
     inputs["attention_mask"] = batch["mask"]
     video_token = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
     inputs["mm_token_type_ids"] = (ids == video_token).int() * 2
-    logits = trainer.model(**inputs, use_cache=False).logits[:, -keep - 1 : -1]
+    outputs = trainer.model(**inputs, use_cache=False, logits_to_keep=keep + 1)
+    logits = outputs.logits[:, :-1]
     logps = (logits.float() / trainer.temperature).log_softmax(-1)
     return logps.gather(-1, ids[:, -keep:, None])[..., 0]
 
@@ -190,10 +190,11 @@ def _largest(trainer) -> tuple:
     """Return the row with most prompt tokens among the eight of longest text, and how many."""
     rows = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
     chats = [prompts.messages(r) if isinstance(r, Sample) else r["prompt"] for r in rows]
+    videos = trainer.videos if hasattr(trainer, "videos") else trainer.data_collator.videos
     longest = sorted(range(len(rows)), key=lambda i: len(str(chats[i])), reverse=True)[:8]
     counts = {}
     for i in longest:
-        counts[i] = encode(trainer.processing_class, [chats[i]])["input_ids"].shape[1]
+        counts[i] = encode(trainer.processing_class, [chats[i]], videos)["input_ids"].shape[1]
     largest = max(longest, key=counts.get)
     return rows[largest], counts[largest]
 
@@ -204,15 +205,23 @@ def _full_completions(trainer):
     if not hasattr(trainer, "generation_config"):
         yield
         return
-    trainer.generation_config.min_new_tokens = trainer.max_completion_length
+    _set_least_tokens(trainer, trainer.max_completion_length)
     try:
         yield
     finally:
-        trainer.generation_config.min_new_tokens = None
+        _set_least_tokens(trainer, None)
         trainer._step = 0
         trainer._buffered_inputs = None
         trainer._metrics["train"].clear()
         clear_logs(trainer._logs)
+
+
+def _set_least_tokens(trainer, count: int | None) -> None:
+    """Set the least number of tokens of a completion, in our trainer or in Unsloth's."""
+    if hasattr(trainer, "sampling"):
+        trainer.sampling["min_new_tokens"] = count
+    else:
+        trainer.generation_config.min_new_tokens = count
 
 
 def clear_logs(logs: dict) -> None:

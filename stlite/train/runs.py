@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from stlite.data.sample import write_text
+from stlite.train.models import compute_dtype
 from stlite.train.preflight import find_batch_size
 
 
@@ -31,7 +32,8 @@ def arguments(out, settings: dict, seed: int) -> dict:
         "seed": seed,
         "data_seed": seed,
         "use_cpu": not cuda,
-        "bf16": cuda and torch.cuda.is_bf16_supported(),
+        "bf16": compute_dtype() == torch.bfloat16,
+        "fp16": compute_dtype() == torch.float16,
         "gradient_checkpointing": cuda,
         "dataloader_pin_memory": cuda,
         "ddp_backend": "gloo" if several and not cuda else None,
@@ -44,9 +46,7 @@ def arguments(out, settings: dict, seed: int) -> dict:
 
 
 def float32_adapter(model) -> None:
-    """Keep the adapter in float32 on a CPU: trl casts it to bfloat16, in which a rate of 1e-5 is lost to rounding."""
-    if torch.cuda.is_available():
-        return
+    """Keep the adapter in float32: trl casts it to bfloat16, in which a rate of 1e-5 is lost to rounding."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

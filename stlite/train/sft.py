@@ -13,7 +13,8 @@ import torch
 
 from stlite.data import prompts
 from stlite.train import checkpoints
-from stlite.train.models import add_lora, encode, looking  # before trl
+from stlite.train.generation import encode  # before trl: on CUDA it imports Unsloth
+from stlite.train.models import add_lora
 from stlite.train.runs import arguments, build_trainer, finish, float32_adapter
 
 # isort: split
@@ -35,10 +36,17 @@ SFT = {
 class Collator:
     """Batch samples with the replies to be taught: their videos, and labels on the reply alone."""
 
-    def __init__(self, processor, recipe: str, direct: bool = False):
+    def __init__(
+        self,
+        processor,
+        recipe: str,
+        direct: bool = False,
+        videos: str | os.PathLike | None = None,
+    ):
         self.processor = processor
         self.recipe = recipe
         self.direct = direct
+        self.videos = videos
 
     def __call__(self, samples: list[Sample]) -> dict:
         """Return input_ids, attention_mask, labels (B,L) and the video tensors."""
@@ -47,8 +55,8 @@ class Collator:
         for sample in samples:
             reply = prompts.target(sample, self.recipe)
             conversations.append(prompts.messages(sample, self.direct, reply))
-        batch = dict(encode(self.processor, conversations, generation=False))
-        prompt_lengths = encode(self.processor, questions)["attention_mask"].sum(1)
+        batch = dict(encode(self.processor, conversations, self.videos, generation=False))
+        prompt_lengths = encode(self.processor, questions, self.videos)["attention_mask"].sum(1)
         mask = batch["attention_mask"]
         padding = mask.argmax(1)  # padded on the left
         reply_starts = (padding + prompt_lengths)[:, None]
@@ -79,13 +87,12 @@ def sft(
             model=model,
             args=args,
             train_dataset=list(samples),
-            data_collator=Collator(processor, recipe, direct),
+            data_collator=Collator(processor, recipe, direct, videos),
             processing_class=processor,
             callbacks=list(callbacks),
         )
 
-    with looking(processor, videos):
-        trainer, chosen = build_trainer(build, {**SFT, **settings}, dry)
-        checkpoints.train(trainer, out, resume)
+    trainer, chosen = build_trainer(build, {**SFT, **settings}, dry)
+    checkpoints.train(trainer, out, resume)
     taught = {"stage": "sft", "recipe": recipe, "direct": direct, "seed": seed}
     return finish(trainer, out, {**taught, **chosen})

@@ -1,18 +1,18 @@
 """The vision tower once: a frozen tower encodes each clip a single time, for every copy, pass, epoch and run.
 
-    found = cache_vision_features(model)          # `load` does it
-    found.asked, found.run           # rows of patches asked for, and rows the tower was really run on
+    cache = cache_vision_features(model)          # `load` does it
+    cache.rows_requested, cache.rows_computed     # rows of patches asked for, and rows the tower was really run on
 
 A clip is known by its pixels' content, so nothing else has to be told which clip it is; while vision layers train, the
-tower runs as if it were not wrapped.
+tower runs as if there were no cache.
 """
 
 from collections import OrderedDict
 from contextlib import suppress
-from functools import wraps
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
@@ -21,86 +21,98 @@ from xxhash import xxh3_128_hexdigest
 from stlite.data import cache
 
 LIMIT = 4 * 2**30  # bytes of features kept in memory; on disk they count as clips do
+LIBRARIES = f"torch {torch.__version__} transformers {transformers.__version__}"
 
 
 class VisionFeatureCache:
     """What a tower has encoded, by clip: features in memory and, with a folder, on disk."""
 
     def __init__(self, tower, folder: Path | None):
-        self.tower, self.folder, self.plain = tower, folder, tower.forward
-        self.kept, self.bytes, self.signature, self.weights = OrderedDict(), 0, None, ""
-        self.asked = self.run = 0
+        self.tower = tower
+        self.folder = folder
+        self.plain = tower.forward
+        self.features = (
+            OrderedDict()
+        )  # key of a clip -> its features, what was used last at the end
+        self.bytes = 0
+        self.weights_seen = None
+        self.weights_digest = ""
+        self.rows_requested = 0
+        self.rows_computed = 0
 
-    def encode(self, pixels, grid_thw, **kwargs):
+    def forward(self, hidden_states, grid_thw, **kwargs):
         """Return the tower's output for clips (rows of patches, grids (n,3)), running it on unknown clips only."""
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.tower.parameters()):
-            return self.plain(pixels, grid_thw=grid_thw, **kwargs)
-        clips = pixels.split(grid_thw.prod(1).tolist())
-        state = self._state(pixels)
-        keys = [
-            _digest(clip) + "-".join(map(str, [*grid.tolist(), state]))
-            for clip, grid in zip(clips, grid_thw)
-        ]
+            return self.plain(hidden_states, grid_thw=grid_thw, **kwargs)
+        clips = hidden_states.split(grid_thw.prod(1).tolist())
+        state = self._state(hidden_states.dtype)
+        keys = []
+        for clip, grid in zip(clips, grid_thw.tolist()):
+            keys.append(f"{_digest(clip)} {grid} {state}")
         known = {key: self._recall(key) for key in dict.fromkeys(keys)}
-        missing = [keys.index(key) for key, found in known.items() if found is None]
+        missing = [keys.index(key) for key, features in known.items() if features is None]
         if missing:
-            made = self._run([clips[i] for i in missing], grid_thw[missing], kwargs)
-            for i, features in zip(missing, made):
-                known[keys[i]] = self._keep(keys[i], features, new=True)
-        self.asked, self.run = (
-            self.asked + len(pixels),
-            self.run + sum(len(clips[i]) for i in missing),
-        )
-        return _output([known[key] for key in keys], pixels.device)
+            computed = self._run([clips[i] for i in missing], grid_thw[missing], kwargs)
+            for i, features in zip(missing, computed):
+                known[keys[i]] = features
+                self._keep(keys[i], features)
+                self._write(keys[i], features)
+        self.rows_requested += len(hidden_states)
+        self.rows_computed += sum(len(clips[i]) for i in missing)
+        return _join([known[key] for key in keys], hidden_states.device)
 
-    def _state(self, pixels) -> str:
-        """Name everything else the features depend on: weights, and the type they are computed in."""
+    def _state(self, dtype: torch.dtype) -> str:
+        """Name everything else the features depend on: weights, the type they are computed in, and the libraries."""
+        seen = _checksums(self.tower)
+        if seen != self.weights_seen:
+            self.weights_seen = seen
+            digests = [_digest(parameter) for parameter in self.tower.parameters()]
+            self.weights_digest = xxh3_128_hexdigest("".join(digests).encode())
         device = self.tower.device.type
-        signature = [(p.data_ptr(), p._version) for p in self.tower.parameters()]
-        if signature != self.signature:
-            self.signature = signature
-            self.weights = xxh3_128_hexdigest(
-                "".join(map(_digest, self.tower.parameters())).encode()
-            )
-        cast = (
-            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else pixels.dtype
-        )
-        return f"{self.weights}-{cast}"
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        return f"{self.weights_digest} {dtype} {LIBRARIES}"
 
     def _run(self, clips: list, grids, kwargs) -> list[dict]:
         """Run the tower, where it is, on clips; return the features of each."""
-        where = self.tower.device
+        device = self.tower.device
         with torch.inference_mode(False), torch.no_grad():
-            made = self.plain(torch.cat(clips).to(where), grid_thw=grids.to(where), **kwargs)
+            output = self.plain(torch.cat(clips).to(device), grid_thw=grids.to(device), **kwargs)
         sizes = (grids.prod(1) // self.tower.spatial_merge_size**2).tolist()
-        parts = {"pooler_output": made.pooler_output.split(sizes)}
-        for i, layer in enumerate(getattr(made, "deepstack_features", None) or ()):
+        parts = {"pooler_output": output.pooler_output.split(sizes)}
+        for i, layer in enumerate(getattr(output, "deepstack_features", None) or ()):
             parts[f"deepstack_{i}"] = layer.split(sizes)
-        return [
-            {name: part[i].contiguous().cpu() for name, part in parts.items()}
-            for i in range(len(clips))
-        ]
+        features = []
+        for i in range(len(clips)):
+            features.append({name: part[i].contiguous().cpu() for name, part in parts.items()})
+        return features
 
     def _recall(self, key: str) -> dict | None:
         """Return a clip's features from memory, or else from disk."""
-        if key in self.kept:
-            self.kept.move_to_end(key)
-            return self.kept[key]
-        with suppress(OSError, SafetensorError):  # not there, or not whole: the tower runs again
-            features = load_file(self._path(key))
-            self._path(key).touch()  # what is used last is removed last
-            return self._keep(key, features)
+        if key in self.features:
+            self.features.move_to_end(key)
+            return self.features[key]
+        path = self._path(key)
+        try:
+            features = load_file(path)
+            path.touch()  # what is used last is removed last
+        except (OSError, SafetensorError):  # not there, or not whole: the tower runs again
+            return None
+        self._keep(key, features)
+        return features
 
-    def _keep(self, key: str, features: dict, new: bool = False) -> dict:
-        """Keep a clip's features, in place of what was used longest ago; new ones on disk too."""
-        self.kept[key] = features
+    def _keep(self, key: str, features: dict) -> None:
+        """Keep a clip's features in memory, in place of what was used longest ago."""
+        self.features[key] = features
         self.bytes += _size(features)
-        while self.bytes > LIMIT and len(self.kept) > 1:
-            self.bytes -= _size(self.kept.popitem(last=False)[1])
-        if new and self.folder:
+        while self.bytes > LIMIT and len(self.features) > 1:
+            _, oldest = self.features.popitem(last=False)
+            self.bytes -= _size(oldest)
+
+    def _write(self, key: str, features: dict) -> None:
+        if self.folder:
             with suppress(OSError):  # a full disk costs time, not the run
                 cache.keep(self._path(key), [save(features)])
-        return features
 
     def _path(self, key: str) -> Path:
         return Path(self.folder or "/nowhere", f"{xxh3_128_hexdigest(key.encode())}.features")
@@ -109,18 +121,31 @@ class VisionFeatureCache:
 def cache_vision_features(model, folder: Path | None = None) -> VisionFeatureCache:
     """Make a model's vision tower encode each clip once; features are kept under `folder` (default: the clip cache).
 
-    Features equal the plain tower's (float32: to rounding). Returns the memory; a model that has one gives it back.
+    Features equal the plain tower's (float32: to rounding). Returns the cache; a model that has one gives it back.
     """
     tower = next(module for name, module in model.named_modules() if name.endswith("visual"))
-    if not hasattr(tower, "memory"):
-        memory = tower.memory = VisionFeatureCache(tower, folder or cache.cache_folder())
+    if not hasattr(tower, "feature_cache"):
+        tower.feature_cache = VisionFeatureCache(tower, folder or cache.cache_folder())
+        tower.forward = tower.feature_cache.forward
+    return tower.feature_cache
 
-        @wraps(memory.plain)
-        def forward(hidden_states, grid_thw, **kwargs):
-            return memory.encode(hidden_states, grid_thw, **kwargs)
 
-        tower.forward = forward
-    return tower.memory
+def _checksums(tower) -> list:
+    """Tell quickly whether weights have changed, also through `.data`, which leaves their version as it was."""
+    parameters = list(tower.parameters())
+    places = [(parameter.data_ptr(), parameter._version) for parameter in parameters]
+    sums = torch.stack([_checksum(parameter.detach()) for parameter in parameters])
+    return [*places, *sums.tolist()]
+
+
+def _checksum(weight) -> torch.Tensor:
+    """Sum a weight so that values that change places change the sum."""
+    matrix = weight.reshape(len(weight), -1)
+    total = torch.zeros((), dtype=torch.float64, device=weight.device)
+    for axis in (0, 1):
+        sums = matrix.sum(axis, dtype=torch.float64)
+        total += sums @ torch.arange(1, len(sums) + 1, dtype=torch.float64, device=weight.device)
+    return total
 
 
 def _digest(tensor) -> str:
@@ -132,9 +157,11 @@ def _size(features: dict) -> int:
     return sum(part.nbytes for part in features.values())
 
 
-def _output(features: list[dict], device) -> BaseModelOutputWithDeepstackFeatures:
+def _join(features: list[dict], device) -> BaseModelOutputWithDeepstackFeatures:
     """Join the features of clips into what the tower returns; only what its callers read is there."""
     joined = {name: torch.cat([part[name] for part in features]).to(device) for name in features[0]}
     pooled = joined.pop("pooler_output")
-    layers = [joined[f"deepstack_{i}"] for i in range(len(joined))] or None
-    return BaseModelOutputWithDeepstackFeatures(pooler_output=pooled, deepstack_features=layers)
+    layers = [joined[f"deepstack_{i}"] for i in range(len(joined))]
+    return BaseModelOutputWithDeepstackFeatures(
+        pooler_output=pooled, deepstack_features=layers or None
+    )

@@ -1,0 +1,325 @@
+"""Asking a model: clips and chats become its inputs, and replies are drawn by settings of ours alone.
+
+encode(processor, [prompts.messages(sample)], videos="sample_data/videos")   # tensors for one question
+generate(model, processor, samples, videos="sample_data/videos")[0]["reply"]
+'<think>Let's start by thinking forward ...</think> <answer>B</answer>'
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from stlite.data import prompts
+from stlite.data.sample import Sample, SampleError
+from stlite.data.video import Clip, ClipError, read_clip
+
+# isort: split
+
+from transformers import GenerationConfig, LogitsProcessor
+from transformers.cache_utils import Cache, DynamicLayer
+
+MODALITIES = (
+    "vision",
+    "image",
+    "video",
+    "audio",
+    "tts",
+)  # <|video_pad|>, <|audio_start|>, <tts_pad>
+
+
+# ---- clips and chats to inputs ---------------------------------------------------------------------------------------
+
+
+def encode(
+    processor, chats: Sequence[list[dict]], videos: str | os.PathLike | None = None, order: str = "forward",
+    generation: bool = True, starts: Sequence[str] = (),
+):  # fmt: skip
+    """Turn chats into model inputs, left-padded, with the pixels of their clips.
+
+    The clips are read by `read_clip` under the root `videos`, as `processor.reading` says. `generation` opens the
+    assistant's turn; `starts` are begun replies. Raises ClipError or SampleError for a video that cannot be read.
+    """
+    clips = [read(processor, path, videos, order) for path in video_paths(chats)]
+    return encode_clips(processor, chats, clips, generation, starts)
+
+
+def read(processor, path: str, videos: str | os.PathLike | None, order: str = "forward") -> Clip:
+    """Read a clip as the processor's model reads it: so many frames, of such a size."""
+    return read_clip(path, root=videos, order=order, **processor.reading)
+
+
+def video_paths(chats: Sequence[list[dict]]) -> list[str]:
+    """List the videos that chats name, in order."""
+    paths = []
+    for chat in chats:
+        for message in chat:
+            paths += [part["video"] for part in message["content"] if part["type"] == "video"]
+    return paths
+
+
+def encode_clips(
+    processor, chats: Sequence[list[dict]], clips: Sequence[Clip], generation: bool = True, starts: Sequence[str] = ()
+):  # fmt: skip
+    """Turn chats and the clips they name into model inputs; the frames are taken as they are."""
+    texts = processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=generation)
+    if starts:
+        texts = [text + start for text, start in zip(texts, starts, strict=True)]
+    video = {}
+    if clips:
+        video = {
+            "videos": [clip.frames for clip in clips],
+            "video_metadata": [clip_metadata(clip) for clip in clips],
+            "do_resize": False,
+            "do_sample_frames": False,
+        }
+    return processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **video)
+
+
+def clip_metadata(clip: Clip) -> dict:
+    """Describe a clip to a processor: its frames stand where their measured times put them.
+
+    At a variable rate these are not the frames' numbers in the file.
+    """
+    places = [round(second * clip.fps) for second in clip.seconds]
+    height, width = clip.frames.shape[1:3]
+    return {
+        "total_num_frames": max(places[-1] + 1, len(places)),
+        "fps": clip.fps,
+        "width": width,
+        "height": height,
+        "duration": clip.duration,
+        "video_backend": clip.backend,
+        "frames_indices": places,
+    }
+
+
+def patch_video_processor(processor, videos: str | os.PathLike | None = None) -> None:
+    """Make a processor read the paths of videos itself, under the root `videos`, through `read_clip`.
+
+    Only for a trainer that hands paths to the processor (Unsloth's own). The video processor becomes a subclass of the
+    same name, so that it still saves and reloads.
+    """
+    from transformers.video_utils import VideoMetadata
+
+    class Patched(type(processor.video_processor)):
+        """A video processor whose videos are read by `read_clip`."""
+
+        def fetch_videos(self, paths, sample_indices_fn=None):
+            """Return frames and metadata of a path, or lists of both for a list of paths."""
+            if isinstance(paths, (list, tuple)):
+                return list(zip(*[self.fetch_videos(path) for path in paths]))
+            clip = read(processor, paths, videos)
+            return clip.frames, VideoMetadata(**clip_metadata(clip))
+
+        def fetch_images(self, urls):
+            """Refuse a list of images: it would go round the reader."""
+            raise ValueError(
+                f"video: expected the path of a video file, found a list of images: {str(urls)[:200]}"
+            )
+
+    plain = type(processor.video_processor)
+    Patched.__name__ = plain.__name__
+    Patched.__module__ = plain.__module__
+    processor.video_processor.__class__ = Patched
+    processor.video_processor.do_resize = False
+    processor.video_processor.do_sample_frames = False
+
+
+# ---- what decides which tokens are drawn -----------------------------------------------------------------------------
+
+
+def suppressed_tokens(model, processor) -> list[int]:
+    """Return the ids that a model must never write: modality tokens, and rows of the vocabulary that stand for nothing."""
+    tokenizer = processor.tokenizer
+    ids = []
+    for text, token in tokenizer.get_added_vocab().items():
+        if text.strip("<|>").startswith(MODALITIES):
+            ids.append(token)
+    rows = model.get_output_embeddings().weight.shape[0]
+    return sorted(ids) + list(range(len(tokenizer), rows))
+
+
+def end_tokens(model, processor) -> list[int]:
+    """Return the ids that end a reply: the tokenizer's, and those the model names."""
+    named = model.generation_config.eos_token_id
+    if named is None:
+        named = []
+    elif isinstance(named, int):
+        named = [named]
+    return list(dict.fromkeys([processor.tokenizer.eos_token_id, *named]))
+
+
+def sampling(
+    model, processor, max_new_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, top_k: int = 0,
+    min_p: float | None = None, repetition_penalty: float = 1.0, min_new_tokens: int | None = None,
+) -> dict:  # fmt: skip
+    """Return every setting that decides which tokens are drawn, for evaluation and for training alike.
+
+    `temperature` 0 is greedy. Of a model's own generation settings only the ids that end a reply count.
+    """
+    return {
+        "max_new_tokens": max_new_tokens,
+        "min_new_tokens": min_new_tokens,
+        "do_sample": temperature > 0,
+        "temperature": temperature or 1.0,
+        "top_p": top_p,
+        "top_k": top_k if temperature else None,  # transformers warns of it where nothing is drawn
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "num_beams": 1,
+        "eos_token_id": end_tokens(model, processor),
+        "pad_token_id": processor.tokenizer.pad_token_id,
+        "suppress_tokens": suppressed_tokens(model, processor),
+    }
+
+
+@contextmanager
+def without_own_settings(model) -> Iterator[None]:
+    """Set a model's own generation settings aside: transformers fills in with them whatever a caller leaves out."""
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = core.generation_config
+    core.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        core.generation_config = own
+
+
+# ---- drawing replies -------------------------------------------------------------------------------------------------
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer of the key-value cache with room ahead: a token is written without copying all that was before it."""
+
+    ROOM = 64  # tokens
+
+    def __init__(self):
+        super().__init__()
+        self.rooms = {}  # "keys" or "values" -> storage that is longer than what is in use
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """Add keys and values (B,heads,new,d); return all of them."""
+        if not self.get_seq_length():
+            return super().update(key_states, value_states)
+        self.keys = self._append("keys", self.keys, key_states)
+        self.values = self._append("values", self.values, value_states)
+        return self.keys, self.values
+
+    def _append(self, name: str, old, new):
+        start = old.shape[-2]
+        end = start + new.shape[-2]
+        room = self.rooms.get(name)
+        if room is None or end > room.shape[-2] or old.data_ptr() != room.data_ptr():
+            ahead = old.new_empty(*old.shape[:-2], new.shape[-2] + self.ROOM, old.shape[-1])
+            room = torch.cat([old, ahead], -2)
+            self.rooms[name] = room
+        room[..., start:end, :] = new
+        return room[..., :end, :]
+
+
+class FiniteLogits(LogitsProcessor):
+    """Notes whether the logits of every token drawn were finite, without waiting for the card."""
+
+    def __init__(self):
+        self.finite = torch.tensor(True)
+
+    def __call__(self, input_ids, scores):
+        """Return the scores (B,V) as they are; a row whose best is NaN or infinite is noted."""
+        self.finite = self.finite.to(scores.device) & scores.amax(-1).isfinite().all()
+        return scores
+
+
+@torch.no_grad()
+def draw(model, inputs: dict, settings: dict, cache: Cache | None = None) -> list[list[int]]:
+    """Write a reply to each prompt of the inputs: its token ids, up to and with the one that ends it.
+
+    `settings` are those of `sampling`; `cache` holds what was read of the prompts before. Raises FloatingPointError
+    where logits are NaN or infinite, which a model would write as "!!!!!!".
+    """
+    if cache is None and "unsloth" not in sys.modules:
+        cache = Cache(layer_class_to_replicate=RoomyLayer)
+    if cache is not None:
+        inputs = {**inputs, "past_key_values": cache}
+    finite = FiniteLogits()
+    with without_own_settings(model):
+        config = GenerationConfig(**settings, use_cache=True, disable_compile=True)
+        written = model.generate(**inputs, generation_config=config, logits_processor=[finite])
+    if not finite.finite:
+        raise FloatingPointError(
+            f"generation: logits are not finite in {model.dtype}: the numbers overflow. Load the model in bfloat16 or "
+            "float32 (a card from 2020 on), or take another preset"
+        )
+    replies = written[:, inputs["input_ids"].shape[1] :].tolist()
+    return [cut_at_end(reply, settings["eos_token_id"]) for reply in replies]
+
+
+def cut_at_end(tokens: list[int], ends: list[int]) -> list[int]:
+    """Cut tokens after the first that ends a reply; what follows it is padding.
+
+    >>> cut_at_end([5, 6, 2, 0, 0], ends=[2])
+    [5, 6, 2]
+    """
+    for place, token in enumerate(tokens):
+        if token in ends:
+            return tokens[: place + 1]
+    return tokens
+
+
+def generate(
+    model, processor, samples: Sequence[Sample], order: str = "forward", videos: str | os.PathLike | None = None,
+    max_new_tokens: int = 256, temperature: float = 0.0, direct: bool = False, seed: int = 0,
+    start: Callable[[Sample], str] = lambda sample: "",
+) -> list[dict]:  # fmt: skip
+    """Reply to a batch of samples: one {"reply", "tokens"} each, or {"error"} where the video cannot be read.
+
+    `temperature` 0 is greedy; `direct` asks for the answer without thinking; `start` begins each reply.
+    """
+    model.eval()
+    clips = [_clip_or_error(processor, sample, videos, order) for sample in samples]
+    readable = [i for i, clip in enumerate(clips) if isinstance(clip, Clip)]
+    results = [{"error": str(clip)} for clip in clips]
+    if not readable:
+        return results
+    chats = [prompts.messages(samples[i], direct=direct) for i in readable]
+    starts = [start(samples[i]) for i in readable]
+    inputs = encode_clips(processor, chats, [clips[i] for i in readable], starts=starts)
+    settings = sampling(model, processor, max_new_tokens, temperature)
+    torch.manual_seed(seed)
+    replies = draw(model, inputs.to(model.device), settings)
+    texts = processor.batch_decode(replies, skip_special_tokens=True)
+    for i, begun, text, reply in zip(readable, starts, texts, replies):
+        results[i] = {"reply": begun + text, "tokens": len(reply)}
+    return results
+
+
+def _clip_or_error(processor, sample: Sample, videos, order: str) -> Clip | Exception:
+    try:
+        return read(processor, sample.video, videos, order)
+    except (ClipError, SampleError) as error:
+        return error
+
+
+# ---- a guard ---------------------------------------------------------------------------------------------------------
+
+
+def check_time(model, processor, sample: Sample, videos: str | os.PathLike | None = None) -> int:
+    """Count the distinct temporal positions a model gives a clip; fewer than its pairs of frames raise ValueError.
+
+    Qwen2.5-VL in transformers up to 5.17 gives every frame position 0 when sampled more densely than 2 a second.
+    """
+    inputs = encode(processor, [prompts.messages(sample)], videos)
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    video = {k: v for k, v in inputs.items() if k != "pixel_values_videos"}
+    positions, _ = core.model.get_rope_index(**video)
+    is_video = inputs["input_ids"][0] == processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
+    found = len(positions[0, 0][is_video].unique())
+    pairs = int(inputs["video_grid_thw"][0][0])
+    if found < pairs:
+        raise ValueError(
+            f"time axis: expected {pairs} distinct temporal positions for {pairs} pairs of frames, found {found}: the "
+            "model cannot tell their order. Sample at most 2 frames a second, or use a Qwen2-VL or Qwen3-VL model."
+        )
+    return found

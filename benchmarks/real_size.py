@@ -25,7 +25,7 @@ def build(folder: str) -> None:
     import make_tiny
     import torch
     import transformers as hf
-    from unsloth_contract import processor
+    from random_models import processor
 
     from stlite.train.memory import shape
 

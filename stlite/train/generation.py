@@ -227,9 +227,10 @@ class FiniteLogits(LogitsProcessor):
         self.finite = torch.tensor(True)
 
     def __call__(self, input_ids, scores):
-        """Return the scores (B,V) as they are; a row whose best is NaN or infinite is noted."""
-        self.finite = self.finite.to(scores.device) & scores.amax(-1).isfinite().all()
-        return scores
+        """Return the scores (B,V); a row whose best is NaN or infinite is noted, and made drawable."""
+        finite = scores.amax(-1, keepdim=True).isfinite()
+        self.finite = self.finite.to(scores.device) & finite.all()
+        return scores.where(finite, 0.0)
 
 
 @torch.no_grad()

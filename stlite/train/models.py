@@ -26,6 +26,7 @@ from stlite.train.vision_cache import cache_vision_features
 
 UNSLOTH = torch.cuda.is_available() and util.find_spec("unsloth") is not None
 TINY = Path(__file__).resolve().parents[2] / "sample_data" / "tiny"
+HUB_SECONDS = 4  # how long the hub may take to answer
 READING = ("frames", "max_pixels", "multiple")
 # the paper's GRPO setting (section 4); `multiple`: both sides of a frame, in patches that are merged two by two
 QWEN2 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 28}
@@ -158,7 +159,7 @@ def _is_downloaded(source: str) -> bool:
     return isinstance(try_to_load_from_cache(source, "config.json"), str)
 
 
-def _hub_answers(seconds: float = 4) -> bool:
+def _hub_answers() -> bool:
     """Ask the hub for a sign of life; whoever looks up its name may hang longer than any time-out."""
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
         return False
@@ -168,14 +169,14 @@ def _hub_answers(seconds: float = 4) -> bool:
         from huggingface_hub import constants, get_session
 
         try:
-            get_session().head(constants.ENDPOINT, timeout=seconds)
+            get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
             answers.append(True)
         except Exception:
             pass
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(HUB_SECONDS)
     return bool(answers)
 
 

@@ -1,6 +1,6 @@
 """Train through Unsloth's real loader, LoRA and patched GRPO trainer where there is no GPU; prints a JSON line for each.
 
-    python tests/unsloth_contract.py FOLDER qwen2 qwen2.5 qwen3
+    python tests/train/unsloth_contract.py FOLDER qwen2 qwen2.5 qwen3
 
 Unsloth takes its CUDA branches on a CPU once a card's properties are described to it (`pretend`); the weights are
 random and tiny, everything else is real: our `load`, `sft`, `grpo` and parity gate, on the shipped videos.
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GROUP = {"num_generations": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "max_steps": 2,
          "max_completion_length": 8, "learning_rate": 1e-2, "disable_tqdm": True, "beta": 0.1}  # fmt: skip
 
@@ -82,56 +82,6 @@ def cross_entropy(logits, labels, *scales):
     )
 
 
-def architecture(kind: str, folder: Path) -> Path:
-    """Save a model of random weights (2 layers of 64) and its processor, in one of the three architectures."""
-    import torch
-    import transformers as hf
-
-    sys.path.insert(0, str(ROOT / "sample_data"))
-    import make_tiny
-
-    tok = make_tiny.tokenizer()
-    token = tok.convert_tokens_to_ids
-    ids = {f"{n}_id": token(f"<|{t}|>") for n, t in (("video_token", "video_pad"), ("image_token", "image_pad"),
-           ("vision_start_token", "vision_start"), ("vision_end_token", "vision_end"))}  # fmt: skip
-    text = {"vocab_size": 384, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 4096, "head_dim": 32,
-            "bos_token_id": None, "eos_token_id": tok.eos_token_id, "pad_token_id": tok.pad_token_id,
-            "rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}}  # fmt: skip
-    name = {"qwen2": "Qwen2VL", "qwen2.5": "Qwen2_5_VL", "qwen3": "Qwen3VL"}[kind]
-    vision = {
-        "qwen2": {"depth": 1, "embed_dim": 32, "num_heads": 2, "hidden_size": 64},
-        "qwen2.5": {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 64},
-        "qwen3": {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 64,
-                  "deepstack_visual_indexes": [0]},
-    }[kind]  # fmt: skip
-    torch.manual_seed(0)
-    config = getattr(hf, f"{name}Config")(text_config=text, vision_config=vision, **ids)
-    net = getattr(hf, f"{name}ForConditionalGeneration")(config)
-    for part in net.parameters():  # so that the pixels move the log-probs by more than rounding
-        part.data.mul_(3) if part.ndim > 1 else None
-    folder = folder / f"{kind}-vl"
-    net.save_pretrained(folder)
-    processor(kind, tok, make_tiny.CHAT).save_pretrained(folder)
-    return folder
-
-
-def processor(kind: str, tok, chat: str):
-    """Build an architecture's own processor around the tiny tokenizer."""
-    import transformers as hf
-
-    images = hf.Qwen2VLImageProcessor(**({"patch_size": 16} if kind == "qwen3" else {}))
-    video = hf.Qwen3VLVideoProcessor() if kind == "qwen3" else hf.Qwen2VLVideoProcessor()
-    name = {
-        "qwen2": "Qwen2VLProcessor",
-        "qwen2.5": "Qwen2_5_VLProcessor",
-        "qwen3": "Qwen3VLProcessor",
-    }[kind]
-    return getattr(hf, name)(
-        image_processor=images, tokenizer=tok, video_processor=video, chat_template=chat
-    )
-
-
 def watch(model, seen: list) -> None:
     """Note of every forward pass over a whole prompt: is a gradient kept, and are the pixels there."""
     import torch
@@ -148,9 +98,11 @@ def watch(model, seen: list) -> None:
 
 def run(kind: str, folder: Path) -> dict:
     """Take two SFT and two GRPO steps with one architecture; return what was seen."""
+    from random_models import architecture
+
     from stlite.data.egost import read_rows
+    from stlite.train import generation, models
     from stlite.train import grpo as rollouts
-    from stlite.train import models
     from stlite.train import sft as train
 
     samples = list(read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl"))[:4]
@@ -178,8 +130,10 @@ def run(kind: str, folder: Path) -> dict:
         moved = max((p.detach() - before[n]).abs().max().item() for n, p in adapter.items())
         found[stage] = {"passes": list(seen), "moved": moved}
         seen.clear()
-    replies = models.generate(model, proc, samples, videos=videos, max_new_tokens=8)
-    alone = [models.generate(model, proc, [s], videos=videos, max_new_tokens=8)[0] for s in samples]
+    replies = generation.generate(model, proc, samples, videos=videos, max_new_tokens=8)
+    alone = [
+        generation.generate(model, proc, [s], videos=videos, max_new_tokens=8)[0] for s in samples
+    ]
     return {
         **found, "model": type(model.get_base_model()).__name__, "trained": list(adapter), "same": replies == alone,
         "parity": json.loads((folder / "grpo/train.json").read_text())["parity"],
@@ -192,19 +146,19 @@ def tower(model, proc, samples, videos: Path) -> dict:
     import torch
 
     from stlite.data import prompts
-    from stlite.train.models import encode, looking
+    from stlite.train.generation import encode
 
     visual = model.get_base_model().model.visual
+    cache = visual.feature_cache
     found = {
-        "asked": visual.memory.asked,
-        "run": visual.memory.run,
+        "asked": cache.rows_requested,
+        "run": cache.rows_computed,
         "clips": len({s.video for s in samples}),
     }
-    with looking(proc, videos):
-        inputs = encode(proc, [prompts.messages(s) for s in samples])
+    inputs = encode(proc, [prompts.messages(s) for s in samples], videos)
     with torch.no_grad():
         kept, wrapped = model(**inputs).logits, visual.forward
-        visual.forward = visual.memory.plain
+        visual.forward = cache.plain
         found["difference"] = (model(**inputs).logits - kept).abs().max().item()
         visual.forward = wrapped
     return found | {"rows": inputs["video_grid_thw"].prod(1).max().item()}
@@ -214,26 +168,30 @@ def blinded(model, proc, samples, folder: Path, videos: Path) -> str:
     """Let the trainer show black videos to its log-prob passes; return what the parity gate then says."""
     from stlite.train import grpo as rollouts
     from stlite.train import preflight as gates
-    from stlite.train.models import looking
 
-    with looking(proc, videos):
-        trainer = rollouts.make_trainer(
-            model, proc, samples, folder / "blind", [spread], settings=rollouts.GRPO | GROUP
-        )
-        module = sys.modules[type(trainer).__module__]
-        feed = module._unsloth_grpo_video_inputs
+    trainer = rollouts.make_trainer(
+        model,
+        proc,
+        samples,
+        folder / "blind",
+        [spread],
+        settings=rollouts.GRPO | GROUP,
+        videos=videos,
+    )
+    module = sys.modules[type(trainer).__module__]
+    feed = module._unsloth_grpo_video_inputs
 
-        def black(*args):
-            fed = feed(*args)
-            return {**fed, "pixel_values_videos": fed["pixel_values_videos"] * 0}
+    def black(*args):
+        fed = feed(*args)
+        return {**fed, "pixel_values_videos": fed["pixel_values_videos"] * 0}
 
-        module._unsloth_grpo_video_inputs = black
-        try:
-            return json.dumps(gates.check_parity(trainer))
-        except RuntimeError as error:
-            return str(error)
-        finally:
-            module._unsloth_grpo_video_inputs = feed
+    module._unsloth_grpo_video_inputs = black
+    try:
+        return json.dumps(gates.check_parity(trainer))
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        module._unsloth_grpo_video_inputs = feed
 
 
 def spread(completions, **kwargs) -> list[float]:

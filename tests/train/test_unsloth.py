@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 KINDS = {"qwen2": "Qwen2VL", "qwen2.5": "Qwen2_5_VL", "qwen3": "Qwen3VL"}
 
 
@@ -21,7 +22,7 @@ def contract(tmp_path_factory) -> dict:
     script = Path(__file__).parent / "unsloth_contract.py"
     command = [sys.executable, str(script), str(folder), *KINDS]
     environment = os.environ | {
-        "PYTHONPATH": str(script.parent.parent),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "STLITE_CACHE": str(folder / "cache"),
     }
     done = subprocess.run(

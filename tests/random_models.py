@@ -1,0 +1,57 @@
+"""Models of random weights, tiny, in every architecture that presets name, each with its own processor."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = ("qwen2", "qwen2.5", "qwen3")
+
+
+def architecture(kind: str, folder: Path) -> Path:
+    """Save a model of random weights (2 layers of 64) and its processor, in one of the architectures."""
+    import torch
+    import transformers as hf
+
+    sys.path.insert(0, str(ROOT / "sample_data"))
+    import make_tiny
+
+    tok = make_tiny.tokenizer()
+    token = tok.convert_tokens_to_ids
+    ids = {f"{n}_id": token(f"<|{t}|>") for n, t in (("video_token", "video_pad"), ("image_token", "image_pad"),
+           ("vision_start_token", "vision_start"), ("vision_end_token", "vision_end"))}  # fmt: skip
+    text = {"vocab_size": 384, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 4096, "head_dim": 32,
+            "bos_token_id": None, "eos_token_id": tok.eos_token_id, "pad_token_id": tok.pad_token_id,
+            "rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}}  # fmt: skip
+    name = {"qwen2": "Qwen2VL", "qwen2.5": "Qwen2_5_VL", "qwen3": "Qwen3VL"}[kind]
+    vision = {
+        "qwen2": {"depth": 1, "embed_dim": 32, "num_heads": 2, "hidden_size": 64},
+        "qwen2.5": {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 64},
+        "qwen3": {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 64,
+                  "deepstack_visual_indexes": [0]},
+    }[kind]  # fmt: skip
+    torch.manual_seed(0)
+    config = getattr(hf, f"{name}Config")(text_config=text, vision_config=vision, **ids)
+    net = getattr(hf, f"{name}ForConditionalGeneration")(config)
+    for part in net.parameters():  # so that the pixels move the log-probs by more than rounding
+        part.data.mul_(3) if part.ndim > 1 else None
+    folder = folder / f"{kind}-vl"
+    net.save_pretrained(folder)
+    processor(kind, tok, make_tiny.CHAT).save_pretrained(folder)
+    return folder
+
+
+def processor(kind: str, tok, chat: str):
+    """Build an architecture's own processor around the tiny tokenizer."""
+    import transformers as hf
+
+    images = hf.Qwen2VLImageProcessor(**({"patch_size": 16} if kind == "qwen3" else {}))
+    video = hf.Qwen3VLVideoProcessor() if kind == "qwen3" else hf.Qwen2VLVideoProcessor()
+    name = {
+        "qwen2": "Qwen2VLProcessor",
+        "qwen2.5": "Qwen2_5_VLProcessor",
+        "qwen3": "Qwen3VLProcessor",
+    }[kind]
+    return getattr(hf, name)(
+        image_processor=images, tokenizer=tok, video_processor=video, chat_template=chat
+    )

@@ -1,0 +1,146 @@
+"""Loading: presets, readings, what is said before, LoRA, and versions."""
+
+import http.server
+import socket
+import sys
+import threading
+
+import pytest
+from huggingface_hub import constants
+
+from stlite.train import models
+from stlite.train.models import add_lora, load
+
+
+def test_an_unknown_preset_lists_the_presets():
+    with pytest.raises(ValueError, match="tiny, qwen2-vl-2b.*found 'qwen9'"):
+        load("qwen9")
+
+
+def test_without_bitsandbytes_the_error_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(RuntimeError, match="four_bit=False"):
+        load("tiny")
+
+
+def test_weights_are_four_bit_and_the_tower_is_not(tiny):
+    model, _ = tiny
+    kinds = {n: type(m).__name__ for n, m in model.named_modules() if n.endswith(("q_proj", "qkv"))}
+    assert {kinds[n] for n in kinds if "language_model" in n} == {"Linear4bit"}
+    assert {kinds[n] for n in kinds if "visual" in n} == {"Linear"}
+
+
+def test_a_reading_is_the_presets_or_the_one_given():
+    assert load("tiny")[1].reading == {"frames": 16, "max_pixels": 84 * 84, "multiple": 28}
+    _, processor = load("tiny", frames=8, max_pixels=56 * 56)
+    assert processor.reading == {"frames": 8, "max_pixels": 56 * 56, "multiple": 28}
+
+
+@pytest.mark.parametrize("reading", [{"frames": 7}, {"frames": 0}, {"max_pixels": 100}])
+def test_a_reading_that_cannot_be_is_refused_before_loading(reading):
+    with pytest.raises(ValueError, match="an even number of frames and max_pixels of at least 28²"):
+        load("tiny", **reading)
+
+
+def test_lora_touches_the_language_layers_alone_and_once(tiny):
+    model = add_lora(tiny[0], "paper")
+    trained = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert trained
+    assert all("language_model" in n and "lora_" in n for n in trained)
+    assert not any("mlp" in n for n in trained)
+    assert add_lora(model) is model
+    with pytest.raises(ValueError, match="paper, default"):
+        add_lora(load("tiny", four_bit=False)[0], "huge")
+
+
+# ---- a model of the hub ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def empty_hub(monkeypatch, tmp_path):
+    """Leave the hub's cache empty."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+
+
+def test_without_a_network_loading_fails_at_once(empty_hub, monkeypatch):
+    """A server that takes the connection and never answers stands for a network that swallows packets."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(models, "HUB_SECONDS", 0.2)
+        with pytest.raises(ConnectionError, match="Qwen3-VL-4B-Instruct: not on this machine"):
+            load("qwen3-vl-4b")
+
+
+def test_offline_by_wish_is_no_network(empty_hub, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ConnectionError, match="give its folder"):
+        load("someone/a-model-that-is-not-here")
+
+
+def test_one_line_says_what_loading_without_a_card_will_take(empty_hub, monkeypatch, capsys):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        """Answers every HEAD."""
+
+        def do_HEAD(self):
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+        threading.Thread(target=hub.handle_request, daemon=True).start()
+        models._announce("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", four_bit=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "8.9 GB to download" in line  # the sum of its files on the hub
+    assert "CPU" in line
+    assert "in 4 bits" in line
+
+
+def test_a_folder_is_loaded_without_a_word(capsys, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    models._announce("tiny", models.PRESETS["tiny"]["source"], four_bit=True)
+    assert capsys.readouterr().out == ""
+
+
+# ---- versions --------------------------------------------------------------------------------------------------------
+
+
+def test_versions_name_the_device_and_what_works():
+    assert "transformers" in models.versions()
+    assert "nf4" in models.versions() or "Unsloth" in models.versions()
+
+
+@pytest.mark.parametrize(
+    ("found", "cuda", "said"),
+    [
+        (
+            {
+                "trl": "1.14.2",
+                "unsloth": "2026.10.7",
+                "torch": "2.14.1+cu128",
+                "transformers": "5.17.0",
+            },
+            True,
+            [],
+        ),
+        (
+            {"trl": "1.16.0", "unsloth": "2026.10.7"},
+            True,
+            ["Unsloth refuses trl 1.16.0: install trl==1.15.0"],
+        ),
+        (
+            {"torch": "2.15.0", "unsloth": "2026.10.7"},
+            True,
+            ["Unsloth refuses torch 2.15.0: install torch==2.14.1"],
+        ),
+        (
+            {"trl": "1.15.0", "unsloth": "absent"},
+            False,
+            ["trl 1.15 needs Triton for every log-prob: install trl==1.14.2"],
+        ),
+        ({"trl": "absent", "unsloth": "2026.10.7"}, True, []),
+        ({"trl": "1.16.0", "torch": "2.15.0", "unsloth": "absent"}, True, []),
+    ],
+)
+def test_known_bad_combinations_come_with_a_remedy(found, cuda, said):
+    assert models.known_bad(found, cuda) == said

@@ -1,7 +1,8 @@
 """One GRPO step, three ways: stock TRL with frames as images, plain native video, and ours; same frames, pixels, G, completion.
 
-    python benchmarks/grpo_step.py            # the tiny model, 4 prompts x 8; then 100 M random weights, 1 prompt x 8
-    python benchmarks/grpo_step.py tiny 1     # one of them, on one core
+    python benchmarks/grpo_step.py                  # the tiny model, then 100 M random weights; 4 prompts x 8
+    python benchmarks/grpo_step.py tiny 1           # one of them, on one core
+    python benchmarks/grpo_step.py checkpointing    # with gradient checkpointing, as on a card
 
 Each way runs in a process of its own, on a cache of its own. Seconds by phase are medians of the steps after the first;
 "first" is that one, in which every clip is new; its replies, entropy and gradient are compared between the native ways. Memory is the process's peak, and what of it came after loading.
@@ -23,9 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 VIDEOS = ROOT / "sample_data" / "videos"
-SIZES = {
+SIZES = {  # prompts of a step, with 8 replies each: as many backward passes
     "tiny": {"prompts": 4, "steps": 5, "completion": 64},
-    "100M": {"prompts": 1, "steps": 3, "completion": 64},
+    "100M": {"prompts": 4, "steps": 3, "completion": 64},
 }
 WAYS = ("images", "native", "ours")
 
@@ -81,40 +82,73 @@ def by_content(completions, **kwargs) -> list[float]:
     return [zlib.crc32(json.dumps(c).encode()) % 100 / 100 for c in completions]
 
 
-def build(way: str, model, processor, samples, size: dict, out: str, rewards: list):
-    """Build the trainer of one way; all three have the same settings, adapter and rewards."""
-    import torch
+def plain_trainer(name: str):
+    """Return a trainer for the ways that share nothing: stock TRL, or it with video, every copy read by itself."""
     import trl
+    from trl.trainer.utils import selective_log_softmax_and_entropy
 
+    from stlite.train import generation, grpo, shared_prefix
+
+    class Native(grpo.VideoGRPOTrainer):
+        """Native video: every copy of a prompt is processed, encoded and read by itself, rows shuffled as TRL does."""
+
+        _prepare_inputs = trl.GRPOTrainer._prepare_inputs
+
+        def _tokenize_prompts(self, chats):
+            self.copies = self.rows = list(range(len(chats)))
+            inputs = generation.encode(self.processing_class, chats, self.videos)
+            self.clips = shared_prefix.split_clips(inputs, len(chats))
+            ids = [
+                row[mask.bool()].tolist()
+                for row, mask in zip(inputs["input_ids"], inputs["attention_mask"])
+            ]
+            return ids, None, {}
+
+        def _get_per_token_logps_and_entropies(
+            self, model, ids, mask, keep, batch_size=None, **kwargs
+        ):
+            kinds = (ids == self.model.config.video_token_id).int() * 2
+            outputs = model(input_ids=ids, attention_mask=mask, mm_token_type_ids=kinds, logits_to_keep=keep + 1,
+                            use_cache=False, **self._video(self.rows))  # fmt: skip
+            values = selective_log_softmax_and_entropy(
+                outputs.logits[:, :-1], ids[:, -keep:], False, self.temperature
+            )
+            return *values, None
+
+    return {"native": Native, "images": trl.GRPOTrainer}[name]
+
+
+def build(
+    way: str, model, processor, samples, size: dict, out: str, rewards: list, checkpointing: bool
+):
+    """Build the trainer of one way; all three have the same settings, adapter and rewards: stlite's defaults."""
     from stlite.train import grpo as train
 
-    class Plain(train.VideoGRPOTrainer):
-        """Native video with nothing shared: every copy is processed, encoded and read by itself."""
-
-        def _tokenize_prompts(self, asked):
-            ids, images, fields = trl.GRPOTrainer._tokenize_prompts(self, asked)
-            self.clips, self.copies = train.split_clips(fields, len(ids)), list(range(len(ids)))
-            self.shown = torch.arange(len(ids))
-            return ids, images, fields
-
     if way != "ours":
-        core = model.model.visual
-        core.forward = core.memory.plain
-        train.grpo_trainer = lambda: Plain if way == "native" else trl.GRPOTrainer
+        tower = model.model.visual
+        tower.forward = tower.feature_cache.plain
+        trainer_class = plain_trainer(way)
+        train.grpo_trainer = lambda: trainer_class
     if way == "images":
         global OUR_ROWS
         OUR_ROWS, train.rows = train.rows, as_images
-    count = 8 * size["prompts"]
-    settings = train.GRPO | {"num_generations": 8, "per_device_train_batch_size": count, "gradient_accumulation_steps": 1,
-                             "max_steps": size["steps"], "max_completion_length": size["completion"], "save_strategy": "no",
-                             "disable_tqdm": True}  # fmt: skip
-    trainer = train.make_trainer(model, processor, samples, out, rewards, settings=settings)
-    trainer.generation_config.min_new_tokens = size["completion"]
+    settings = train.GRPO | {"gradient_accumulation_steps": size["prompts"], "max_steps": size["steps"], "save_strategy": "no",
+                             "max_completion_length": size["completion"], "disable_tqdm": True,
+                             "gradient_checkpointing": checkpointing}  # fmt: skip
+    trainer = train.make_trainer(
+        model, processor, samples, out, rewards, settings=settings, videos=VIDEOS
+    )
+    if way == "images":
+        trainer.generation_config.min_new_tokens = size["completion"]
+    else:
+        trainer.sampling["min_new_tokens"] = size["completion"]
     return trainer
 
 
 def watch(trainer, processor) -> tuple[list[dict], Counter]:
     """Time every phase of every step, and count tower rows and prompt tokens; each second is counted once."""
+    import torch
+
     steps, now, counts, stack = [], Counter(), Counter(), []
 
     def timed(owner, name, phase):
@@ -145,15 +179,22 @@ def watch(trainer, processor) -> tuple[list[dict], Counter]:
     for block in [*core.model.visual.blocks, core.model.visual.merger]:
         timed(block, "forward", "tower")
     timed(core, "forward", phase)
-    timed(type(processor.video_processor), "fetch_videos", "decoding of video")
+    timed(core.model, "forward", phase)
     timed(trainer, "_tokenize_prompts", "processor")
     timed(trainer, "_generate_single_turn", "rest")
     timed(trainer.accelerator, "backward", "backward")
     core.model.visual.patch_embed.register_forward_pre_hook(
         lambda m, args: counts.update(tower=len(args[0]))
     )
-    core.model.language_model.register_forward_pre_hook(lambda m, args, kwargs: counts.update(
-        tokens=kwargs["inputs_embeds"].shape[:2].numel() if kwargs["inputs_embeds"].shape[1] > 1 else 0), with_kwargs=True)  # fmt: skip
+
+    def count(module, args, kwargs):
+        tokens = kwargs["inputs_embeds"].shape[:2].numel()
+        if kwargs["inputs_embeds"].shape[1] > 1:
+            counts.update(
+                {"prompt_tokens": tokens, "trained_tokens": tokens * torch.is_grad_enabled()}
+            )
+
+    core.model.language_model.register_forward_pre_hook(count, with_kwargs=True)
     real = trainer._generate_single_turn
 
     def generating(*args, **kwargs):
@@ -165,29 +206,33 @@ def watch(trainer, processor) -> tuple[list[dict], Counter]:
 
     trainer._generate_single_turn = generating
     step = trainer.training_step
+    backwards = trainer.args.gradient_accumulation_steps
 
     def whole(*args, **kwargs):
-        now.clear()
-        counts.clear()
         began = time.perf_counter()
         found = step(*args, **kwargs)
-        took = time.perf_counter() - began
-        steps.append({"step": took, **now, "other": took - sum(now.values()), "tower_rows": counts["tower"],
-                      "prompt_tokens": counts["tokens"]})  # fmt: skip
+        counts["backwards"] += 1
+        now["step"] += time.perf_counter() - began
+        if counts["backwards"] == backwards:  # an optimizer step
+            took = now.pop("step")
+            steps.append({"step": took, **now, "other": took - sum(now.values()), "tower_rows": counts["tower"],
+                          "prompt_tokens": counts["prompt_tokens"], "trained_tokens": counts["trained_tokens"]})  # fmt: skip
+            now.clear()
+            counts.clear()
         return found
 
     trainer.training_step = whole
     return steps, counts
 
 
-def one(way: str, name: str, out: str) -> dict:
+def one(way: str, name: str, out: str, checkpointing: str) -> dict:
     """Take the steps of one way; return medians after the first step, the first step's time, and memory."""
     from datasets import Dataset
     from xxhash import xxh3_64_hexdigest
 
     from stlite.data.egost import read_rows
     from stlite.rewards.rewards import PRESETS
-    from stlite.train.models import load, looking
+    from stlite.train.models import load
 
     size, rewards = SIZES[name], PRESETS["st-r1"] if name == "tiny" else [by_content]
     source = "tiny" if name == "tiny" else random_model(f"{out}/model")
@@ -197,29 +242,19 @@ def one(way: str, name: str, out: str) -> dict:
             for s in read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl", videos=VIDEOS)
         }.values()
     )
-    model, processor = load(source, four_bit=name == "tiny")
-    if name != "tiny":
-        from stlite.data.video import read_clip
-        from stlite.train.models import attach, settings
-
-        attach(
-            processor,
-            functools.partial(
-                read_clip, **{k: settings("tiny")[k] for k in ("frames", "max_pixels", "multiple")}
-            ),
-        )
-    with looking(processor, VIDEOS):
-        trainer = build(way, model, processor, samples[: size["prompts"]], size, out, rewards)
-        loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        steps, _ = watch(trainer, processor)
-        trainer.train()
+    model, processor = load(source, four_bit=name == "tiny", frames=16, max_pixels=84 * 84)
+    samples = samples[: size["prompts"]]
+    trainer = build(way, model, processor, samples, size, out, rewards, checkpointing == "on")
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    steps, _ = watch(trainer, processor)
+    trainer.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     names = list(dict.fromkeys(k for s in steps for k in s))
     row = {k: round(statistics.median(s.get(k, 0) for s in steps[1:]), 3) for k in names}
     first = trainer.state.log_history[0]
     replies = Dataset.from_parquet(f"{out}/completions/completions_00001.parquet")["completion"]
     row |= {"replies": xxh3_64_hexdigest(json.dumps(list(replies)).encode()), "grad_norm": first["grad_norm"], "entropy": first["entropy"]}  # fmt: skip
-    return {"model": name, "way": way, **row, "spread": [round(s["step"], 2) for s in steps[1:]], "first": round(steps[0]["step"], 2),
+    return {"model": name, "way": way, "checkpointing": checkpointing, **row, "spread": [round(s["step"], 2) for s in steps[1:]], "first": round(steps[0]["step"], 2),
             "first_tower_rows": steps[0]["tower_rows"], "peak_gb": round(peak, 2), "after_loading_gb": round(peak - loaded, 2)}  # fmt: skip
 
 
@@ -227,6 +262,7 @@ def main() -> None:
     """Run every way in a process of its own and print a row for each, then the ratios."""
     names = [a for a in sys.argv[1:] if a in SIZES] or list(SIZES)
     threads = next((a for a in sys.argv[1:] if a.isdigit()), "2")
+    checkpointing = "on" if "checkpointing" in sys.argv else "off"
     for name in names:
         rows = {}
         for way in WAYS:
@@ -237,7 +273,17 @@ def main() -> None:
                     "STLITE_CACHE": f"{out}/cache",
                     "HF_HUB_OFFLINE": "1",
                 }
-                command = [sys.executable, "-W", "ignore", __file__, "--one", way, name, out]
+                command = [
+                    sys.executable,
+                    "-W",
+                    "ignore",
+                    __file__,
+                    "--one",
+                    way,
+                    name,
+                    out,
+                    checkpointing,
+                ]
                 done = subprocess.run(command, env=env, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(done.stderr[-3000:])
@@ -257,7 +303,15 @@ def main() -> None:
                 for k in ("step", "first", "peak_gb", "after_loading_gb")
             }
             print(
-                json.dumps({"model": name, "ours against": way, "threads": int(threads), **ratios}),
+                json.dumps(
+                    {
+                        "model": name,
+                        "ours against": way,
+                        "checkpointing": checkpointing,
+                        "threads": int(threads),
+                        **ratios,
+                    }
+                ),
                 flush=True,
             )
 

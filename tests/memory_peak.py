@@ -55,7 +55,7 @@ def step(source: str, rows: list) -> tuple[dict, int]:
     model, processor = load(source, frames=16, max_pixels=84 * 84)
     model = add_lora(model).train()
     float32_adapter(model)
-    batch = train.Collator(processor, "st-cot", DATA / "videos")(rows)
+    batch = train.Collator(processor, "st-cot", videos=DATA / "videos")(rows)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])

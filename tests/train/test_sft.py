@@ -30,7 +30,7 @@ def test_labels_are_the_reply_alone(tiny, training, videos):
         next(s for s in training if len(s.steps_forward) != len(training[0].steps_forward)),
     ]
     for recipe in ("st-cot", "forward-cot", "label"):
-        batch = train.Collator(processor, recipe, videos)(rows)
+        batch = train.Collator(processor, recipe, videos=videos)(rows)
         for sample, ids, labels in zip(rows, batch["input_ids"], batch["labels"]):
             told = processor.decode(labels[labels != -100], skip_special_tokens=False)
             assert told.strip() == prompts.target(sample, recipe) + "<|im_end|>"
@@ -39,11 +39,25 @@ def test_labels_are_the_reply_alone(tiny, training, videos):
     assert batch["pixel_values_videos"].shape[0] == 2 * 8 * 6 * 6
 
 
+def test_labels_can_be_taught_under_the_direct_question(tiny, training, videos):
+    _, processor = tiny
+    for direct, asked, not_asked in (
+        (True, prompts.DIRECT_INSTRUCTION, prompts.INSTRUCTION),
+        (False, prompts.INSTRUCTION, prompts.DIRECT_INSTRUCTION),
+    ):
+        batch = train.Collator(processor, "label", direct=direct, videos=videos)(training[:1])
+        labels = batch["labels"][0]
+        text = processor.decode(batch["input_ids"][0])
+        reply = processor.decode(labels[labels != -100])
+        assert asked in text and not_asked not in text
+        assert reply.strip() == prompts.target(training[0], "label") + "<|im_end|>"
+
+
 def test_an_unreadable_video_stops_training_by_name(tiny, training, videos):
     _, processor = tiny
     lost = replace(training[0], video="part1/lost.mp4")
     with pytest.raises(ClipError, match="part1/lost.mp4"):
-        train.Collator(processor, "label", videos)([lost])
+        train.Collator(processor, "label", videos=videos)([lost])
 
 
 def test_sft_learns_and_resumes_where_it_stopped(training, videos, tmp_path):

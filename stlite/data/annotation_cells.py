@@ -1,17 +1,18 @@
 """One annotated film as a *walk*, a dictionary that is edited step by step, and as the cells of its row.
 
 A walk holds the row's texts, and the steps of each task: {"text", "second": when it happens, or None, "back": its way
-back as a person wrote it, or None for the rule's}. "head" is the turn that begins the way back of the directions;
-"loose" holds a way back that does not match step by step; "more" the columns that are not ours.
+back as a person wrote it, or None for the rule's}. "head" is the turn that begins the way back of the directions, ""
+for none or None for the rule's; "loose" holds a way back that does not match step by step; "more" the columns that are
+not ours.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 
-from stlite.data.sample import TASKS
-from stlite.data.steps import AROUND, reverse_step
+from stlite.data.cells import split_cell, split_seconds
+from stlite.data.sample import TASKS, SampleError
+from stlite.data.steps import reverse_path, reverse_step
 
 LISTS = TASKS[1:]  # direction, landmark, action
 TEXTS = ("video", "id", "part", "source", "group", "route", "route_reverse")
@@ -22,7 +23,7 @@ COLUMNS = (*TEXTS[:5], *(task + end for task in LISTS for end in CELLS), *TEXTS[
 def empty_walk(video: str) -> dict:
     """Return the walk of a film that nobody has annotated."""
     walk = dict.fromkeys(TEXTS, "") | {"video": video}
-    return walk | {"steps": {task: [] for task in LISTS}, "head": AROUND, "loose": {}, "more": {}}
+    return walk | {"steps": {task: [] for task in LISTS}, "head": None, "loose": {}, "more": {}}
 
 
 def is_empty(walk: dict) -> bool:
@@ -43,13 +44,21 @@ def back_of(step: dict, task: str) -> str | None:
     return undone(step["text"], task) if step["back"] is None else step["back"]
 
 
+def head_of(walk: dict) -> str:
+    """Return the turn that begins the way back of the directions; "" where there is none."""
+    texts = [step["text"] for step in walk["steps"]["direction"]]
+    if walk["head"] is None and texts:
+        return reverse_path(texts, "direction")[0]
+    return walk["head"] or ""
+
+
 def way_back(walk: dict, task: str) -> list[str | None]:
     """List the way back of a task, in the order it is walked; None where nobody has said and no rule is sure."""
     if task in walk["loose"]:
         return list(walk["loose"][task])
     backs = [back_of(step, task) for step in reversed(walk["steps"][task])]
-    starts = task == "direction" and walk["steps"][task] and walk["head"]
-    return [walk["head"], *backs] if starts else backs
+    starts = task == "direction" and backs and head_of(walk)
+    return [head_of(walk), *backs] if starts else backs
 
 
 # ---- walks and cells --------------------------------------------------------------------------------------------------
@@ -62,41 +71,64 @@ def to_cells(walk: dict) -> dict[str, str]:
         steps = walk["steps"][task]
         backs = way_back(walk, task)
         seconds = [step["second"] for step in steps]
-        cells[task] = join_steps([step["text"] for step in steps])
-        cells[f"{task}_reverse"] = "" if None in backs else join_steps(backs)
+        cells[task] = join_steps([step["text"] for step in steps], task)
+        cells[f"{task}_reverse"] = "" if None in backs else join_steps(backs, task)
         timed = None not in seconds
         cells[f"{task}_moments"] = "; ".join(str(round(s, 3)) for s in seconds) if timed else ""
     return cells
 
 
 def from_cells(cells: dict[str, str]) -> tuple[dict, list[str]]:
-    """Read a row as a walk, and say what of it could not be used."""
+    """Read a row as a walk, and say what of it could not be used, or will not be read as samples."""
     walk = empty_walk(cells["video"])
     notes = []
     for name in TEXTS:
         walk[name] = cells.get(name, "")
     walk["more"] = {name: text for name, text in cells.items() if name not in COLUMNS}
     for task in LISTS:
-        texts = split_steps(cells.get(task, ""))
-        seconds = [None] * len(texts)
-        try:
-            seconds = _moments(cells.get(f"{task}_moments", ""), len(texts))
-        except ValueError as error:
-            notes.append(f"{task}_moments: {error}; set them again with m")
+        texts = _steps(cells, task, task, notes)
+        seconds = _moments(cells, task, len(texts), notes)
         steps = [{"text": t, "second": s, "back": None} for t, s in zip(texts, seconds)]
         walk["steps"][task] = steps
-        _take_back(walk, task, split_steps(cells.get(f"{task}_reverse", "")))
+        _take_back(walk, task, _steps(cells, f"{task}_reverse", task, notes))
     return walk, notes
 
 
-def _moments(cell: str, count: int) -> list[float | None]:
-    if not cell.strip():
-        return [None] * count
-    seconds = [float(part) for part in split_steps(cell)]
-    if not all(map(math.isfinite, seconds)):
-        raise ValueError(f"expected seconds, found {cell!r}")
-    if len(seconds) != count:
-        raise ValueError(f"expected {count}, one a step, found {len(seconds)}")
+def doubts(walk: dict) -> list[str]:
+    """Say which lists `annotations` will refuse, or read as other steps than these."""
+    cells = to_cells(walk)
+    read, notes = from_cells(cells)
+    for task in LISTS:
+        mine = [step["text"] for step in walk["steps"][task]]
+        theirs = [step["text"] for step in read["steps"][task]]
+        notes += [f"{task}: {a} will be read as {b}" for a, b in zip(mine, theirs) if a != b]
+    return notes
+
+
+def _steps(cells: dict[str, str], column: str, task: str, notes: list[str]) -> list[str]:
+    cell = cells.get(column, "")
+    try:
+        return split_cell(cell, task, "", column)
+    except SampleError as error:
+        notes.append(f"{column}: expected {error.expected}, found {error.found}")
+        return split_steps(cell)
+
+
+def _moments(cells: dict[str, str], task: str, count: int, notes: list[str]) -> list[float | None]:
+    column = f"{task}_moments"
+    cell = cells.get(column, "").strip()
+    unknown = [None] * count
+    if not cell:
+        return unknown
+    try:
+        seconds = list(split_seconds(cell, "", column))
+    except SampleError as error:
+        notes.append(f"{column}: expected {error.expected}, found {error.found}")
+        return unknown
+    if len(seconds) != count or seconds != sorted(seconds):
+        wanted = f"{count} moments, one a step and in their order"
+        notes.append(f"{column}: expected {wanted}, found {cell}; set them again with m")
+        return unknown
     return seconds
 
 
@@ -110,24 +142,30 @@ def _take_back(walk: dict, task: str, backs: list[str]):
         walk["loose"][task] = backs
         return
     if task == "direction":
-        walk["head"] = backs[0] if extra else ""
+        head = backs[0] if extra else ""
+        walk["head"] = None if head == head_of(walk) else head
     for step, back in zip(reversed(steps), backs[extra:]):
         step["back"] = None if back == undone(step["text"], task) else back
 
 
 def split_steps(cell: str) -> list[str]:
-    """Read a cell of steps: parted by ";", or a JSON list.
-
-    >>> split_steps("turn left; go straight"), split_steps('["gate; open", "door"]')
-    (['turn left', 'go straight'], ['gate; open', 'door'])
-    """
+    """Split a cell that `split_cell` refuses: at each ";", or as a JSON list."""
     if cell.lstrip().startswith("["):
-        with suppress(ValueError):
+        with suppress(ValueError, TypeError):
             return [str(step) for step in json.loads(cell)]
     return [step.strip() for step in cell.split(";") if step.strip()]
 
 
-def join_steps(steps: Sequence[str]) -> str:
-    """Write steps as one cell, so that `split_steps` reads them back."""
-    cell = "; ".join(steps)
-    return cell if split_steps(cell) == list(steps) else json.dumps(steps, ensure_ascii=False)
+def join_steps(steps: Sequence[str], task: str) -> str:
+    """Write steps as one cell, in the plainest form that reads back as these steps.
+
+    >>> join_steps(["red, wooden door"], "landmark"), join_steps(["a; b", "c"], "landmark")
+    ('red, wooden door;', '["a; b", "c"]')
+    """
+    joined = "; ".join(steps)
+    listed = json.dumps(list(steps), ensure_ascii=False)
+    for cell in (joined, f"{joined};", listed):
+        with suppress(SampleError):
+            if split_cell(cell, task, "", task) == list(steps):
+                return cell
+    return joined if split_steps(joined) == list(steps) else listed

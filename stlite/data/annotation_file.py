@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from stlite.data import tables
 from stlite.data.annotation_cells import (
     CELLS,
     COLUMNS,
     LISTS,
     from_cells,
     is_empty,
-    join_steps,
     to_cells,
 )
 from stlite.data.sample import SampleError, write_bytes, write_text
@@ -29,10 +29,26 @@ from stlite.data.sample import SampleError, write_bytes, write_text
 
 
 def read_table(path) -> tuple[list[dict[str, str]], list[str]]:
-    """Read the rows of a CSV or JSONL file, and say which lines cannot be read and why."""
+    """Read the rows of a file, and say which cannot be read and why.
+
+    Read as `annotations` does; or line by line, if that saves more rows or columns of another's.
+    """
     path = Path(path)
     if not path.exists() or not path.stat().st_size:
         return [], []
+    errors = []
+    rows = [row for _, row in tables.read_table(path, COLUMNS, errors)]
+    rows = [{name: _as_cell(value) for name, value in row.items()} for row in rows]
+    rows = [row for row in rows if row.get("video")]
+    if not errors:
+        return rows, []
+    plain, faults = _read_lines(path)
+    if len(plain) > len(rows):
+        return plain, faults
+    return rows, [str(error) for error in errors]
+
+
+def _read_lines(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -98,7 +114,7 @@ def _json_rows(lines: list[str]) -> Iterator[tuple[int, dict | str]]:
 
 def _as_cell(value: object) -> str:
     if isinstance(value, list):
-        return join_steps([str(item) for item in value])
+        return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)
 
 

@@ -84,7 +84,9 @@ function render({ model, el: host }) {
         button(`derive the ${task} way back by rule`, "derive it by rule", () => send({ do: "derive", task })))));
     return [h("div", { class: "sa-row sa-top", "aria-hidden": "true" }, ["when", "", "the way there", "", "the way back (read upwards)", ""].map((t) => h("span", {}, t))),
       rows.length || start ? h("ol", { class: "sa-list", "aria-label": "steps" }, rows.map(stepRow), start)
-        : h("p", { class: "sf-said" }, "No steps yet. Press space to play, and an arrow key at each move."), loose];
+        : h("p", { class: "sf-said" }, "No steps yet. Press space to play, and an arrow key at each move."), loose,
+      (state.doubts || []).length > 0 && h("div", { class: "sa-loose" }, h("p", {}, "Saved, but no samples can be made of this yet:"),
+        h("ul", {}, state.doubts.map((text) => h("li", {}, text))))];
   }
 
   function draw() {

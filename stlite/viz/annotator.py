@@ -17,7 +17,9 @@ from stlite.data.annotation_cells import (
     LISTS,
     TEXTS,
     back_of,
+    doubts,
     empty_walk,
+    head_of,
     is_empty,
     undone,
     way_back,
@@ -273,10 +275,11 @@ class Annotator(FilmView):
         return {
             "video": walk["video"],
             "rows": rows,
-            "head": walk["head"] if walk["steps"]["direction"] else None,
+            "head": head_of(walk) if walk["steps"]["direction"] else None,
             "loose": walk["loose"],
             "texts": {name: walk[name] for name in TEXTS},
             "unsure": sum(back.count(None) for back in backs.values()),
+            "doubts": doubts(walk),
             "words": {task: self._words(task) for task in LISTS},
         }
 

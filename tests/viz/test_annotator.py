@@ -137,6 +137,13 @@ def test_existing_rows_load_and_are_mended(films, tmp_path):
     widget.close()
 
 
+def test_what_the_reader_of_samples_will_refuse_is_told(widget):
+    press(widget, "direction", "turn left", 1.0)
+    assert widget.state["doubts"] == []
+    press(widget, "direction", "past the shop", 2.0)
+    assert len(widget.state["doubts"]) == 1 and "past the shop" in widget.state["doubts"][0]
+
+
 def test_words_typed_before_are_offered_the_most_frequent_first(widget):
     for second, text in enumerate(("lamp", "door", "door")):
         press(widget, "landmark", text, second)

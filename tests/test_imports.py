@@ -18,6 +18,7 @@ ROOMS = {
         "steps",
         "prompts",
         "cache",
+        "structure",
         "container",
         "decoders",
         "video",

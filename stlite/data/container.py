@@ -12,10 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stlite.data.structure import cut_short, foreign_container
+
 MAX_SECONDS = 4 * 3600
 MAX_PIXELS = 8192 * 4320
 MAX_FRAMES = 1_000_000
 SMALL = 500_000  # pixels: below, one thread decodes faster
+PREVIEW = 8  # a track of an eighth of another's area is its preview
 FORMATS = "mov,matroska,avi,mpegts"  # no playlists: they name other files and URLs
 
 
@@ -43,7 +46,7 @@ class Index(NamedTuple):
 
 @contextmanager
 def open_video(file: Path):
-    """Open a file's first video track: (container, stream); only local files, no playlists."""
+    """Open the video track players show: (container, stream); only local files, no playlists."""
     import av
 
     only = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
@@ -57,17 +60,32 @@ def open_video(file: Path):
             codec.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
             yield container, stream
     except av.FFmpegError as error:
-        raise ValueError(f"damaged, or not a video: {error.strerror}") from error
+        damaged = f"damaged, or not a video: {error.strerror}"
+        reason = foreign_container(file) or cut_short(file) or damaged
+        raise ValueError(reason) from error
 
 
 def _shown_stream(container):
+    """Choose the track that players show: no cover, no preview, the default one if there are several."""
     import av
 
-    cover = av.stream.Disposition.attached_pic
+    kinds = av.stream.Disposition
+    hidden = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image
+    tracks = []
     for stream in container.streams.video:
-        if stream.codec_context and not stream.disposition & cover:
-            return stream
-    raise ValueError("no video in the file that FFmpeg can decode")
+        if stream.codec_context and not stream.disposition & hidden:
+            tracks.append(stream)
+    moving = [stream for stream in tracks if stream.frames != 1] or tracks
+    if not moving:
+        raise ValueError("no video in the file that FFmpeg can decode")
+    largest = max(map(_area, moving))
+    full = [stream for stream in moving if _area(stream) * PREVIEW >= largest]
+    default = [stream for stream in full if stream.disposition & kinds.default]
+    return max(default or full, key=_area)  # of equals the first
+
+
+def _area(stream) -> int:
+    return stream.codec_context.width * stream.codec_context.height
 
 
 def decode_frames(container, stream, needed=None) -> Iterator:
@@ -83,14 +101,17 @@ def decode_frames(container, stream, needed=None) -> Iterator:
 
 
 def index_packets(file: Path) -> Index:
-    """Index a file by its packets; ValueError where it is too large or not whole."""
+    """Index a file by its packets; ValueError where it is too large, not whole or two films."""
+    cut = cut_short(file)
     with open_video(file) as (container, stream):
         _check_size(container, stream)
         packets, end, whole = _read_packets(container, stream)
         hidden = all(packet.discard for packet in packets)
-        if not whole or hidden or _ends_early(file, container, stream, end):
+        if cut or not whole or hidden or _ends_early(file, container, stream, end):
             raise ValueError(_truncated(container, stream, packets))
-        return _make_index(container.format.name, stream, packets)
+        _check_clock(stream, packets)
+        index = _make_index(container.format.name, stream, packets)
+        return index._replace(note=_notes(container, stream, packets, index, end))
 
 
 def _check_size(container, stream):
@@ -120,15 +141,64 @@ def _truncated(container, stream, packets) -> str:
     return f"truncated: {there:.2f}{of} s are there"
 
 
+def _check_clock(stream, packets: list[Packet]):
+    """Refuse times that run back, as in files joined by bytes: their frames cannot be told apart."""
+    latest = -math.inf
+    latest_key = -math.inf
+    for packet in packets:
+        back = packet.dts is not None and packet.dts < latest
+        key_back = packet.key and packet.pts is not None and packet.pts < latest_key
+        if back or key_back:
+            first = min(p.pts for p in packets if p.pts is not None)
+            seconds = float((max(latest, latest_key) - first) * stream.time_base)
+            raise ValueError(
+                f"the times start again after {seconds:.2f} s, as in recordings joined by bytes: "
+                "split it, or join the recordings with FFmpeg's concat demuxer"
+            )
+        latest = latest if packet.dts is None else packet.dts
+        if packet.key and packet.pts is not None:
+            latest_key = packet.pts
+
+
+def _notes(container, stream, packets: list[Packet], index: Index, end: int) -> str:
+    """Say what is less than the file promises, where it still can be read."""
+    notes = []
+    shown = sum(not packet.discard for packet in packets)
+    if index.sure and len(index.pts) < shown:
+        same = shown - len(index.pts)
+        notes.append(f"{same} of the {shown} frames have the time of another and are left out")
+    missing = _undeclared_end(container, stream, end)
+    if missing:
+        notes.append(missing)
+    return "; ".join(notes)
+
+
+def _undeclared_end(container, stream, end: int) -> str:
+    """Say how far the picture reaches where no other track explains the film's declared length."""
+    declared = (container.duration or 0) / 1e6
+    there = float(end * stream.time_base)
+    if container.format.name != "matroska,webm" or declared - there <= 1:
+        return ""
+    for other in container.streams:
+        length = _clock_seconds(other.metadata.get("DURATION", "0"))
+        if other is not stream and declared - length <= 1:
+            return ""
+    return f"the picture ends at {there:.2f} of the {declared:.2f} s that the file declares"
+
+
 def _ends_early(file: Path, container, stream, end: int) -> bool:
-    """Tell whether the file declares more than is there."""
+    """Tell whether the file declares more of this track than is there."""
     if "mp4" in container.format.name:
         ends = (entry.pos + entry.size for entry in stream.index_entries)
         return max(ends, default=0) > file.stat().st_size
     if container.format.name == "avi":
         declared = stream.frames / (stream.average_rate or math.inf)
+    elif "DURATION" in stream.metadata:
+        declared = _clock_seconds(stream.metadata["DURATION"])
+    elif "matroska" in container.format.name and len(container.streams) == 1:
+        declared = (container.duration or 0) / 1e6
     else:
-        declared = _clock_seconds(stream.metadata.get("DURATION", "0"))
+        return False
     return declared - end * stream.time_base > 1
 
 
@@ -190,8 +260,9 @@ def index_decoded(file: Path, index: Index) -> Index:
             "the times of the frames are missing or go backwards: convert the file to mp4"
         )
     promised = len(index.pts)
-    note = ""
+    note = index.note
     if promised > len(pts):
         lost = promised - len(pts)
-        note = f"{lost} of the {promised} frames of the file cannot be decoded and are left out"
+        left_out = f"{lost} of the {promised} frames of the file cannot be decoded and are left out"
+        note = "; ".join(filter(None, (note, left_out)))
     return index._replace(pts=np.array(pts), sure=True, keys=np.array([]), skips=False, note=note)

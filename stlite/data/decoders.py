@@ -1,6 +1,7 @@
 """The pixels of chosen frames: decoded exactly, turned upright and fitted."""
 
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,11 +10,12 @@ import numpy as np
 
 from stlite.data.container import Index, decode_frames, open_video
 
+UPRIGHT = (1, 0, 0, 1)
 SEEK = 12  # frames that are decoded rather than passed over: a seek costs about as much
 
 
 def _by_pyav(file: Path, index: Index, wanted: dict[int, int]) -> Iterator[tuple]:
-    """Yield place, pixels and rotation of each frame wanted, {pts: place}.
+    """Yield place and upright pixels of each frame wanted, {pts: place}.
 
     LookupError where decoding gives others.
     """
@@ -28,7 +30,10 @@ def _by_pyav(file: Path, index: Index, wanted: dict[int, int]) -> Iterator[tuple
                 decoded.append(frame.pts)
                 if frame.pts in run and not frame.is_corrupt:
                     read += 1
-                    yield wanted[frame.pts], frame.to_ndarray(format="rgb24"), frame.rotation
+                    yield (
+                        wanted[frame.pts],
+                        upright(frame.to_ndarray(format="rgb24"), _matrix(frame)),
+                    )
                 if index.sure and (frame.pts or 0) >= run[-1]:
                     break
     if read < len(wanted) or (not index.sure and decoded != index.pts.tolist()):
@@ -58,10 +63,49 @@ def _key_before(index: Index, pts: int) -> int | None:
     return int(index.keys[max(0, after - 1)])
 
 
+def _matrix(frame) -> tuple[int, ...]:
+    """Return how a frame is shown: (a, b, c, d) of x' = ax + cy, y' = bx + dy, from its display matrix."""
+    import av
+
+    data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    if data is None:
+        return UPRIGHT
+    a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
+    return a, b, c, d
+
+
+def upright(image: np.ndarray, matrix: tuple[int, ...]) -> np.ndarray:
+    """Turn and mirror a picture as its display matrix says: the nearest of eight orientations.
+
+    >>> upright(np.array([[1, 2], [3, 4]]), (0, 1, -1, 0)).tolist()  # a quarter clockwise
+    [[3, 1], [4, 2]]
+    >>> upright(np.array([[1, 2], [3, 4]]), (-1, 0, 0, 1)).tolist()  # mirrored
+    [[2, 1], [4, 3]]
+    """
+    a, b, c, d = matrix
+    columns, rows = a, d
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image = image.swapaxes(0, 1)
+        columns, rows = c, b
+    if columns < 0:
+        image = image[:, ::-1]
+    return image[::-1] if rows < 0 else image
+
+
+def is_mirrored(file: Path) -> bool:
+    """Tell whether the first frame's display matrix mirrors it."""
+    with open_video(file) as (container, stream):
+        for frame in decode_frames(container, stream):
+            a, b, c, d = _matrix(frame)
+            return a * d - b * c < 0
+    return False
+
+
 def _by_decord(file: Path, index: Index, wanted: dict[int, int]) -> Iterator[tuple]:
-    if index.doubt:
+    doubt = index.doubt or ("a mirrored picture" if is_mirrored(file) else "")
+    if doubt:
         raise ValueError(
-            f"decord may give wrong frames here ({index.doubt}): read it with backend='pyav'"
+            f"decord may give wrong frames here ({doubt}): read it with backend='pyav'"
         )
     import decord
 
@@ -70,7 +114,7 @@ def _by_decord(file: Path, index: Index, wanted: dict[int, int]) -> Iterator[tup
         if len(reader) != len(index.pts):
             raise ValueError(f"decord finds {len(reader)} frames where there are {len(index.pts)}")
         for place in wanted.values():
-            yield place, reader.get_batch([place]).asnumpy()[0], 0  # decord turns it itself
+            yield place, reader.get_batch([place]).asnumpy()[0]  # decord turns it itself
     except decord.DECORDError as error:
         raise ValueError(f"decord: {str(error).splitlines()[0]}") from error
 
@@ -78,21 +122,15 @@ def _by_decord(file: Path, index: Index, wanted: dict[int, int]) -> Iterator[tup
 BACKENDS = {"pyav": _by_pyav, "decord": _by_decord}
 
 
-def fit(
-    image: np.ndarray, turn: float, aspect: float, max_pixels: int, multiple: int
-) -> np.ndarray:
-    """Turn a frame upright, make its pixels square and fit it; antialiased, as processors do."""
+def fit(image: np.ndarray, aspect: float, max_pixels: int, multiple: int) -> np.ndarray:
+    """Make an upright frame's pixels square and fit it; antialiased, as processors do."""
     from PIL import Image
 
-    quarters = round(turn / 90) % 4
     height = image.shape[0]
     width = round(image.shape[1] * aspect)
-    if quarters % 2:
-        columns, rows = fitted_size(width, height, max_pixels, multiple)
-    else:
-        rows, columns = fitted_size(height, width, max_pixels, multiple)
-    small = Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC)
-    return np.rot90(np.asarray(small), quarters)
+    rows, columns = fitted_size(height, width, max_pixels, multiple)
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize((columns, rows), Image.Resampling.BICUBIC))
 
 
 def fitted_size(height: int, width: int, max_pixels: int, multiple: int) -> tuple[int, int]:

@@ -25,9 +25,10 @@ from stlite.data.cache import cache_folder, content_hash, keep, pack, short_hash
 from stlite.data.container import Index, index_decoded, index_packets
 from stlite.data.decoders import BACKENDS, fit
 from stlite.data.sample import safe_path
+from stlite.data.structure import CONVERT
 
 ORDERS = ("forward", "reversed", "shuffled", "single", "blank")
-READER = "1"  # part of every cache key: raise it when the same file would give other pixels
+READER = "2"  # part of every cache key: raise it when the same file would give other pixels
 MAX_BYTES = 8 * 2**30
 GREY = 128
 SECONDS = r"\d+\.?\d*"  # "3", "3.0"
@@ -194,7 +195,11 @@ def _reorder(clip: Clip, order: str) -> Clip:
 def _choose(index: Index, request: Request) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the times of all frames, places of those to be read, what is less than asked for."""
     seconds = (index.pts - index.pts[0]) * index.base  # IndexError where packets tell no times
-    inside = np.flatnonzero((seconds >= request.start) & (seconds <= request.end))
+    slack = 0.5 * float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
+    starts = (
+        seconds > request.start - slack
+    )  # a bound is written to two digits, a clock counts more
+    inside = np.flatnonzero(starts & (seconds < request.end + slack))
     there = len(inside)
     if not there:
         raise ValueError(
@@ -237,8 +242,11 @@ def _sample(file: Path, request: Request, key: str, index: Index) -> Clip:
     seconds, places, note = _choose(index, request)
     wanted = {int(index.pts[place]): int(place) for place in sorted(places)}
     images = {}
-    for place, image, turn in BACKENDS[request.backend](file, index, wanted):
-        images[place] = fit(image, turn, index.aspect, request.max_pixels, request.multiple)
+    sizes = {}
+    for place, image in BACKENDS[request.backend](file, index, wanted):
+        sizes[place] = image.shape[:2]
+        images[place] = fit(image, index.aspect, request.max_pixels, request.multiple)
+    _check_sizes(sizes, seconds)
     last = float(seconds[-1])
     fps = (len(seconds) - 1) / last if len(seconds) > 1 else 0.0
     return Clip(
@@ -251,6 +259,20 @@ def _sample(file: Path, request: Request, key: str, index: Index) -> Clip:
         key=key,
         note="; ".join(filter(None, (index.note, note))),
     )
+
+
+def _check_sizes(sizes: dict[int, tuple[int, int]], seconds: np.ndarray):
+    """Refuse a film whose picture changes its size."""
+    places = sorted(sizes)
+    first = sizes[places[0]]
+    for place in places:
+        if sizes[place] != first:
+            before = f"{first[1]}×{first[0]}"
+            after = f"{sizes[place][1]}×{sizes[place][0]}"
+            raise ValueError(
+                f"the picture changes its size, from {before} to {after} by {seconds[place]:.2f} s: "
+                f"cut it there, or {CONVERT}"
+            )
 
 
 # ---- through the cache, and in a child

@@ -188,6 +188,8 @@ SAID = {
     "truncated": r"truncated: 1.\d\d of 3.00 s are there",
     "truncated_fragmented": r"truncated: 1.\d\d of \d.\d\d s are there",
     "truncated_mkv": r"truncated: 1.\d\d of 3.00 s are there",
+    "no_moov": r"truncated: [\d,]+ bytes of its part mdat are missing",
+    "playlist": "not accepted: a playlist, which names other files",
     "empty": "expected 1 to 8,589,934,592 bytes, found 0",
     "audio_only": "no video in the file",
     "too_large": "expected at most 35,389,440 pixels",

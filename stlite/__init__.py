@@ -24,6 +24,7 @@ PLACES = {  # name: the module it is defined in
     "inspect": "stlite.viz.inspector",
     "play": "stlite.viz.player",
     "annotate": "stlite.viz.annotator",
+    "ask": "stlite.viz.ask",
 }
 
 

@@ -78,6 +78,7 @@ ROOMS = {
         "film",
         "player",
         "annotator",
+        "ask",
     ],
 }
 ORDER = [f"{room}.{module}" for room, modules in ROOMS.items() for module in modules]

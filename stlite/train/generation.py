@@ -234,11 +234,14 @@ class FiniteLogits(LogitsProcessor):
 
 
 @torch.no_grad()
-def draw(model, inputs: dict, settings: dict, cache: Cache | None = None) -> list[list[int]]:
+def draw(
+    model, inputs: dict, settings: dict, cache: Cache | None = None, streamer=None
+) -> list[list[int]]:
     """Write a reply to each prompt of the inputs: its token ids, up to and with the one that ends it.
 
-    `settings` are those of `sampling`; `cache` holds what was read of the prompts before. Raises FloatingPointError
-    where logits are NaN or infinite, which a model would write as "!!!!!!".
+    `settings` are those of `sampling`; `cache` holds what was read of the prompts before; `streamer` is told each token
+    of a single prompt's reply. Raises FloatingPointError where logits are NaN or infinite, which a model would write as
+    "!!!!!!".
     """
     if cache is None and "unsloth" not in sys.modules:
         cache = Cache(layer_class_to_replicate=RoomyLayer)
@@ -247,7 +250,9 @@ def draw(model, inputs: dict, settings: dict, cache: Cache | None = None) -> lis
     finite = FiniteLogits()
     with without_own_settings(model):
         config = GenerationConfig(**settings, use_cache=True, disable_compile=True)
-        written = model.generate(**inputs, generation_config=config, logits_processor=[finite])
+        written = model.generate(
+            **inputs, generation_config=config, logits_processor=[finite], streamer=streamer
+        )
     if not finite.finite:
         raise FloatingPointError(
             f"generation: logits are not finite in {model.dtype}: the numbers overflow. Load the model in bfloat16 or "
@@ -272,11 +277,12 @@ def cut_at_end(tokens: list[int], ends: list[int]) -> list[int]:
 def generate(
     model, processor, samples: Sequence[Sample], order: str = "forward", videos: str | os.PathLike | None = None,
     max_new_tokens: int = 256, temperature: float = 0.0, direct: bool = False, seed: int = 0,
-    start: Callable[[Sample], str] = lambda sample: "",
+    start: Callable[[Sample], str] = lambda sample: "", streamer=None,
 ) -> list[dict]:  # fmt: skip
     """Reply to a batch of samples: one {"reply", "tokens"} each, or {"error"} where the video cannot be read.
 
-    `temperature` 0 is greedy; `direct` asks for the answer without thinking; `start` begins each reply.
+    `temperature` 0 is greedy; `direct` asks for the answer without thinking; `start` begins each reply;
+    `streamer` is told each token of a single reply.
     """
     model.eval()
     clips = [_clip_or_error(processor, sample, videos, order) for sample in samples]
@@ -289,7 +295,7 @@ def generate(
     inputs = encode_clips(processor, chats, [clips[i] for i in readable], starts=starts)
     settings = sampling(model, processor, max_new_tokens, temperature)
     torch.manual_seed(seed)
-    replies = draw(model, inputs.to(model.device), settings)
+    replies = draw(model, inputs.to(model.device), settings, streamer=streamer)
     texts = processor.batch_decode(replies, skip_special_tokens=True)
     for i, begun, text, reply in zip(readable, starts, texts, replies):
         results[i] = {"reply": begun + text, "tokens": len(reply)}

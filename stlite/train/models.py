@@ -81,11 +81,18 @@ def load(
 ):  # fmt: skip
     """Load a model and its processor; `processor.reading` says how clips are read for it.
 
+    `preset` is a name of PRESETS, a folder of weights, a hub id, or the folder of a run: its base model, its adapter and
+    its reading are then those that the run was trained with.
     `backend` is "unsloth", "transformers", or "auto": Unsloth on CUDA, where it is installed. `adapter` is a folder that
     training saved; it stays trainable. `frames` and `max_pixels` replace the preset's. Returns (model, processor). Raises
     ValueError for an unknown preset or reading, ConnectionError where the hub cannot be reached, RuntimeError where
     4-bit weights are not supported.
     """
+    base, trained, run_reading = trained_run(preset)
+    if adapter is None:
+        preset, adapter = base, trained
+        frames = frames or run_reading.get("frames")
+        max_pixels = max_pixels or run_reading.get("max_pixels")
     chosen = settings(preset)
     reading = _reading(chosen, frames, max_pixels)
     _announce(preset, chosen["source"], four_bit)
@@ -103,6 +110,21 @@ def load(
 
         model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     return model.eval(), processor
+
+
+def trained_run(name: str | os.PathLike) -> tuple[str, Path | None, dict]:
+    """Return the base model, the adapter and the reading of a run folder; of any other name, itself, None and {}."""
+    adapter = Path(name, "adapter")
+    config = adapter / "adapter_config.json"
+    if not config.is_file():
+        return str(name), None, {}
+    base = json.loads(config.read_text("utf-8"))["base_model_name_or_path"]
+    for preset, chosen in PRESETS.items():
+        if chosen["source"] == base:
+            base = preset
+    described = Path(name, "run.json")
+    run = json.loads(described.read_text("utf-8")) if described.is_file() else {}
+    return base, adapter, run.get("training", {}).get("made_by", {}).get("reading", {})
 
 
 def _reading(chosen: dict, frames: int | None, max_pixels: int | None) -> dict:

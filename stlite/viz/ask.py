@@ -7,9 +7,10 @@ In a notebook the reply stands beside the film, the frames that the model saw an
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from stlite.data.prompts import options_text
 from stlite.data.sample import Sample
 from stlite.rewards.parse import parse
 from stlite.viz.player import FilmView, frames_view
@@ -26,18 +27,22 @@ class Reply(str):
 
 
 def ask(
-    model, processor, film, question: str, max_new_tokens: int = 512, temperature: float = 0.0
-) -> str:
+    model, processor, film, question: str, options: Sequence[str] = (), max_new_tokens: int = 512,
+    temperature: float = 0.0,
+) -> str:  # fmt: skip
     """Return a model's reply to a question about a film, shown while it is written.
 
-    `film` is the path of a video, or a part of one: "film.mp4#t=3,9.5". Raises ValueError for a film that cannot be
-    read.
+    `film` is the path of a video, or a part of one: "film.mp4#t=3,9.5". With `options` the model is asked to choose one
+    by its letter. Raises ValueError for a film that cannot be read.
     """
     from stlite.train.generation import generate
 
     path = Path(film)
-    sample = Sample("ask", path.name, "route", "forward", question, "")
-    tell, done = _screen(processor, path, question)
+    task = "landmark" if options else "route"  # neither task nor answer is part of the prompt
+    answer = "A" if options else ""
+    sample = Sample("ask", path.name, task, "forward", question, answer, tuple(options))
+    asked = f"{question} {options_text(options)}".strip()
+    tell, done = _screen(processor, path, asked)
     stream = Stream(processor.tokenizer, tell)
     told = "stopped"
     try:

@@ -9,7 +9,7 @@ function render({ model, el: host }) {
   const root = h("div", { class: "st-root sf-root", tabindex: 0, role: "region", "aria-label": "film player", "data-lm-suppress-shortcuts": "true" });
   const steps = h("div");
   const strip = h("div", { class: "sf-strip", role: "group", "aria-label": "frames that the model saw" });
-  const frames = h("section", { class: "sf-frames", hidden: true }, h("h4", {}, "frames that the model saw"), strip);
+  const frames = h("section", { class: "sf-frames", hidden: true }, h("h4", {}, "Frames that the model saw"), strip);
   const words = h("div", { class: "sf-words" });
   const heading = h("header", { class: "st-head" });
   const keys = helpPanel(KEYS);
@@ -65,10 +65,10 @@ function render({ model, el: host }) {
     const view = model.get("view"), reply = model.get("reply") || {};
     words.replaceChildren(...[
       view.question && h("p", { class: "sf-question" }, view.question),
-      reply.chain && h("section", { "aria-label": "chain of thought" }, h("h4", {}, "thinks"),
+      reply.chain && h("section", { "aria-label": "chain of thought" }, h("h4", {}, "Thinking"),
         (reply.steps || []).length > 0 && h("ol", { class: "sf-chain" }, reply.steps.map((s) => h("li", {}, s))),
         h("p", { class: "sf-thought" }, reply.chain)),
-      reply.answer && h("section", { "aria-label": "answer" }, h("h4", {}, "answers"), h("p", { class: "sf-answer" }, reply.answer)),
+      reply.answer && h("section", { "aria-label": "answer" }, h("h4", {}, "Answer"), h("p", { class: "sf-answer" }, reply.answer)),
       reply.state && h("p", { class: "sf-said", role: "status" }, reply.state),
       view.trouble && h("p", { class: "sf-said" }, view.trouble)].filter(Boolean));
   }

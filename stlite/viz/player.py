@@ -121,8 +121,8 @@ def steps_view(sample: Sample | None, duration: float) -> dict:
     if len(sample.steps_reverse) == len(there) + 1:  # the turn that begins the way back
         back = [duration, *back]
     paths = [
-        _path("the way there", sample.task, sample.steps_forward, there),
-        _path("the way back", sample.task, sample.steps_reverse, back),
+        _path("The way there", sample.task, sample.steps_forward, there),
+        _path("The way back", sample.task, sample.steps_reverse, back),
     ]
     return {"paths": [path for path in paths if path["steps"]], "question": sample.question}
 

@@ -38,6 +38,15 @@ def test_every_token_adds_to_what_was_told(tiny):
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(told))
 
 
+def test_options_are_asked_as_a_choice(tiny):
+    model, processor = tiny
+    options = ("turn left go straight", "go straight turn right")
+    sample = Sample("x", "part1/w0000003.mp4", "direction", "forward", "Which way?", "B", options)
+    expected = generate(model, processor, [sample], videos=DATA, max_new_tokens=40)[0]["reply"]
+    with redirect_stdout(io.StringIO()):
+        assert ask(model, processor, FILM, "Which way?", options, max_new_tokens=40) == expected
+
+
 def test_a_film_that_cannot_be_read_says_which_and_why(tiny, tmp_path):
     model, processor = tiny
     (tmp_path / "text.mp4").write_text("no film")

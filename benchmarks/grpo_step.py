@@ -54,7 +54,7 @@ def as_images(samples):
 
     from stlite.data import prompts
     from stlite.data.video import read_clip
-    from stlite.train.models import PRESETS
+    from stlite.train.presets import PRESETS
 
     chats, frames = {}, {}
     for sample in samples:

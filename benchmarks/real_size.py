@@ -57,7 +57,8 @@ def stage(name: str, folder: str) -> None:
     from stlite.data.egost import read_rows
     from stlite.train import memory
     from stlite.train.grpo import grpo
-    from stlite.train.models import load, settings
+    from stlite.train.models import load
+    from stlite.train.presets import settings
     from stlite.train.sft import sft
 
     reading = {key: settings(NAME)[key] for key in ("frames", "max_pixels")}

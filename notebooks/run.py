@@ -20,13 +20,14 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).resolve().parent
 COLAB = "https://colab.research.google.com"
+CLONE = "    !test -d /content/stlite || git clone -q --depth 1 {address} /content/stlite\n"
 INSTALL = """import sys
 
-if "google.colab" in sys.modules:  # elsewhere the cell does nothing
-    !test -d /content/stlite || git clone -q --depth 1 {address} /content/stlite
-    !pip install -q -r /content/stlite/requirements.txt
-    %cd -q /content/stlite/notebooks
+if "google.colab" in sys.modules:  # on Colab only
+{clone}    %cd -q /content/stlite/notebooks
+    !pip install -q -r ../requirements.txt
 sys.path.insert(0, "..")"""
+AFTER_INSTALL = "\n\nfrom stlite.viz.notebook import setup"
 MADE = (
     "example.json",
     "base",
@@ -38,22 +39,38 @@ MADE = (
 )  # by running alone
 
 
-def opening(name: str) -> tuple[str, str]:
-    """Return a notebook's badge and install cell, with the repository's address as pyproject.toml has it."""
-    address = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["urls"][
-        "Repository"
-    ]
+def repository() -> str:
+    """Return the repository's address as pyproject.toml has it, or "" where it names none."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    return project.get("urls", {}).get("Repository", "")
+
+
+def badge(name: str) -> str:
+    """Return the line that opens a notebook on Colab; empty without an address."""
+    address = repository()
+    if not address:
+        return ""
     place = address.replace("https://github.com/", f"{COLAB}/github/")
-    badge = (
-        f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({place}/blob/main/notebooks/{name})"
-    )
-    return badge, INSTALL.format(address=address)
+    picture = f"![Open in Colab]({COLAB}/assets/colab-badge.svg)"
+    return f"[{picture}]({place}/blob/main/notebooks/{name})"
+
+
+def install() -> str:
+    """Return the first lines of every notebook's first cell of code."""
+    address = repository()
+    return INSTALL.format(clone=CLONE.format(address=address) if address else "")
 
 
 def stamp(path: Path) -> None:
-    """Write badge and install cell into a notebook; its other cells and all outputs stay."""
+    """Write badge and install lines into a notebook; all else stays."""
     book = nbformat.read(path, 4)
-    book.cells[1].source, book.cells[2].source = opening(path.name)
+    title, *rest = book.cells[0].source.split("\n\n")
+    if rest[0].startswith("[![Open in Colab]"):
+        rest = rest[1:]
+    line = badge(path.name)
+    book.cells[0].source = "\n\n".join([title, *([line] if line else []), *rest])
+    _, _, own = book.cells[1].source.partition(AFTER_INSTALL)
+    book.cells[1].source = install() + AFTER_INSTALL + own
     nbformat.write(book, path)
 
 

@@ -55,7 +55,8 @@ def train(args) -> None:
 
 def print_check(args) -> None:
     """Print what the saved model can do."""
-    from stlite.train.models import PRESETS, load
+    from stlite.train.models import load
+    from stlite.train.presets import PRESETS
 
     torch.set_num_threads(args.threads)
     PRESETS["tiny"] = {**PRESETS["tiny"], "source": str(args.model)}

@@ -163,9 +163,9 @@ def _questions(parser: argparse.ArgumentParser, args: argparse.Namespace) -> lis
 
 def _model(args: argparse.Namespace) -> tuple:
     """Load a model; return the settings that its records go by, and the function that asks it."""
-    from stlite.train import generation, models
+    from stlite.train import generation, models, presets
 
-    settings = dict(models.settings(args.model))
+    settings = dict(presets.settings(args.model))
     del settings["source"]
     settings |= {"model": args.model, "four_bit": args.four_bit, "direct": args.direct}
     settings |= {"max_new_tokens": args.tokens}

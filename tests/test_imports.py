@@ -50,6 +50,7 @@ ROOMS = {
         "conditions",
     ],
     "train": [
+        "presets",
         "shapes",
         "memory",
         "durations",
@@ -79,10 +80,16 @@ ROOMS = {
         "player",
         "annotator",
         "ask",
+        "notebook",
     ],
 }
 ORDER = [f"{room}.{module}" for room, modules in ROOMS.items() for module in modules]
-COUNTING = ("train.shapes", "train.memory", "train.durations")  # all of train that needs no torch
+COUNTING = (
+    "train.presets",
+    "train.shapes",
+    "train.memory",
+    "train.durations",
+)  # all of train that needs no torch
 LIGHT = [name for name in ORDER if name in COUNTING or name.split(".")[0] not in ("train", "viz")]
 SLOW = ("torch", "transformers", "trl", "av", "decord", "scipy", "statsmodels", "sklearn", "pandas", "pyarrow",
         "matplotlib", "IPython", "rouge_score")  # fmt: skip

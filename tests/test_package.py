@@ -1,59 +1,90 @@
-"""What `import stlite` and `python -m stlite` offer, and what they do not load."""
+"""A wheel and an sdist are built, and the wheel works in a folder where nothing of this repository is."""
 
+import os
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
-import stlite
-from stlite.__main__ import main
-
-ROOT = Path(__file__).parents[1]
-
-
-def in_a_fresh_process(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+ROOT = Path(__file__).parent.parent
+BUILD = (
+    "import sys; from setuptools import build_meta;"
+    "print(getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2]))"
+)
 
 
-@pytest.mark.parametrize("name", stlite.PLACES)
-def test_every_name_is_offered_and_lies_where_it_says(name):
-    assert name in dir(stlite)
-    assert getattr(stlite, name).__module__ == stlite.PLACES[name]
-
-
-def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="has no attribute 'loads'"):
-        stlite.loads  # noqa: B018
-
-
-def test_importing_stlite_loads_no_torch_until_a_name_needs_it():
-    code = "import sys, stlite, stlite.__main__; from stlite import Sample, evaluate, report"
-    assert in_a_fresh_process(f"{code}; print('torch' in sys.modules)") == "False"
-    assert (
-        in_a_fresh_process("import sys; from stlite import load; print('torch' in sys.modules)")
-        == "True"
+def build(kind: str, out: Path) -> Path:
+    """Build "wheel" or "sdist" from a copy of what git knows, so that no build folder is left here."""
+    source = out / "source"
+    files = subprocess.run(
+        ["git", "ls-files", "stlite", "sample_data/tiny", "pyproject.toml", "README.md", "LICENSE"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    for name in files:
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, kind, str(out)], cwd=source, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
+    return out / done.stdout.split()[-1]
 
 
-def test_plan_prints_memory_for_a_model_and_batches_for_all(capsys):
-    main(["plan", "--model", "tiny", "batch=1", "frames=4"])
-    assert "total" in capsys.readouterr().out
-    main(["plan"])
-    assert "qwen2-vl-7b" in capsys.readouterr().out
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """Unpack a fresh wheel into an empty folder, as pip does."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with zipfile.ZipFile(build("wheel", folder)) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
 
 
-@pytest.mark.parametrize("command", ["sft", "grpo", "evaluate", "report", "plan"])
-def test_every_command_has_its_help(command, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([command, "--help"])
-    assert stopped.value.code == 0 and f"usage: stlite {command}" in capsys.readouterr().out
+def run(site: Path, *arguments: str) -> str:
+    """Run Python in a folder of its own with the unpacked package in front, and nothing of the repository."""
+    environment = os.environ | {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=site.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-@pytest.mark.parametrize("words", [[], ["train"], ["sft", "--out", "x"], ["plan", "frames"]])
-def test_a_wrong_command_line_ends_with_its_usage(words, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    assert stopped.value.code == 2 and "usage: stlite" in capsys.readouterr().err
+def test_the_wheel_holds_every_module_page_and_the_tiny_model(installed):
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stlite").rglob("*.py")}
+    ours |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "stlite").rglob("*.[jc]s*")}
+    there = {path.relative_to(installed).as_posix() for path in installed.rglob("*")}
+    assert ours <= there
+    assert {"stlite/py.typed", "stlite/tiny/model.safetensors"} <= there
+
+
+def test_the_installed_package_imports_without_torch(installed):
+    code = "import sys, stlite; stlite.read_rows; print(stlite.__file__, 'torch' in sys.modules)"
+    place, torch = run(installed, "-c", code).split()
+    assert Path(place).is_relative_to(installed) and torch == "False"
+
+
+def test_the_installed_package_finds_the_tiny_model(installed):
+    code = "from stlite.train.presets import settings; print(settings('tiny')['source'])"
+    source = Path(run(installed, "-c", code).strip())
+    assert source.is_relative_to(installed) and (source / "config.json").exists()
+
+
+def test_the_installed_command_answers(installed):
+    assert "8 GB" in run(installed, "-m", "stlite", "plan")
+
+
+def test_the_sdist_holds_what_the_wheel_is_made_of(tmp_path):
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "stlite/__main__.py", "sample_data/tiny/model.safetensors"} <= names

@@ -6,7 +6,6 @@
 Unsloth is imported on CUDA only, and before trl; everywhere else transformers and bitsandbytes do the same work.
 """
 
-import json
 import os
 import platform
 import threading
@@ -22,25 +21,11 @@ if torch.cuda.is_available() and util.find_spec("unsloth"):
 # isort: split
 
 from stlite.train import memory
+from stlite.train.presets import PRESETS, READING, settings
 from stlite.train.vision_cache import cache_vision_features
 
 UNSLOTH = torch.cuda.is_available() and util.find_spec("unsloth") is not None
-TINY = Path(__file__).resolve().parents[2] / "sample_data" / "tiny"
 HUB_SECONDS = 4  # how long the hub may take to answer
-READING = ("frames", "max_pixels", "multiple")
-# the paper's GRPO setting (section 4); `multiple`: both sides of a frame, in patches that are merged two by two
-QWEN2 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 28}
-QWEN3 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 32}
-PRESETS = {
-    "tiny": {"source": str(TINY), "frames": 16, "max_pixels": 84 * 84, "multiple": 28},
-    "qwen2-vl-2b": {"source": "Qwen/Qwen2-VL-2B-Instruct", **QWEN2},
-    "qwen2-vl-7b": {"source": "Qwen/Qwen2-VL-7B-Instruct", **QWEN2},
-    "qwen2.5-vl-3b": {"source": "Qwen/Qwen2.5-VL-3B-Instruct", **QWEN2},
-    "qwen2.5-vl-7b": {"source": "Qwen/Qwen2.5-VL-7B-Instruct", **QWEN2},
-    "qwen3-vl-2b": {"source": "Qwen/Qwen3-VL-2B-Instruct", **QWEN3},
-    "qwen3-vl-4b": {"source": "Qwen/Qwen3-VL-4B-Instruct", **QWEN3},
-    "qwen3-vl-8b": {"source": "Qwen/Qwen3-VL-8B-Instruct", **QWEN3},
-}
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")  # they hold what is composed from the steps
 LORA = {
@@ -55,24 +40,6 @@ LORA = {
 }
 # at most
 UNSLOTH_TAKES = {"torch": "2.14.1", "transformers": "5.17.0", "trl": "1.15.0", "datasets": "4.8.5"}
-
-
-def settings(preset: str) -> dict:
-    """Return a preset's source, frames, max_pixels and multiple; a local folder or hub id takes the Qwen2-VL ones.
-
-    >>> settings("tiny")["frames"]
-    16
-    """
-    if preset in PRESETS:
-        return PRESETS[preset]
-    noted = Path(preset, "stlite.json")
-    if noted.is_file():  # a folder that `merge` wrote
-        return {"source": preset, **json.loads(noted.read_text())}
-    if Path(preset).is_dir() or preset.count("/") == 1:
-        return {"source": preset, **(QWEN3 if "qwen3" in preset.lower() else QWEN2)}
-    raise ValueError(
-        f"preset: expected one of {', '.join(PRESETS)}, a local folder or a hub id, found {preset!r}"
-    )
 
 
 def load(

@@ -7,7 +7,7 @@ count_weights(shape("my/folder"))       # {'packed': 3570000000, 'plain': 960000
 import json
 from pathlib import Path
 
-TINY = Path(__file__).resolve().parents[2] / "sample_data" / "tiny"
+from stlite.train.presets import TINY
 
 # what a config.json leaves out: transformers writes only what differs from a class's own values
 TEXT = {

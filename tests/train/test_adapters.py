@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from stlite.train import sft as train
 from stlite.train.adapters import merge, verify
-from stlite.train.models import PRESETS, load, settings
+from stlite.train.models import load
+from stlite.train.presets import PRESETS, settings
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ PHASES = ("vision", "prefill", "generation", "log_probs", "backward", "optimizer
 
 
 def test_every_preset_can_be_planned():
-    from stlite.train.models import PRESETS
+    from stlite.train.presets import PRESETS
 
     assert set(PRESETS) <= set(CONFIGS) | {"tiny"}
 

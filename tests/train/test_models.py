@@ -8,7 +8,7 @@ import threading
 import pytest
 from huggingface_hub import constants
 
-from stlite.train import models
+from stlite.train import models, presets
 from stlite.train.models import add_lora, load
 
 
@@ -60,6 +60,7 @@ def test_lora_touches_the_language_layers_alone_and_once(tiny):
 def empty_hub(monkeypatch, tmp_path):
     """Leave the hub's cache empty."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read once, at import
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
 
 
@@ -98,7 +99,7 @@ def test_one_line_says_what_loading_without_a_card_will_take(empty_hub, monkeypa
 
 def test_a_folder_is_loaded_without_a_word(capsys, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    models._announce("tiny", models.PRESETS["tiny"]["source"], four_bit=True)
+    models._announce("tiny", presets.PRESETS["tiny"]["source"], four_bit=True)
     assert capsys.readouterr().out == ""
 
 

@@ -37,7 +37,7 @@ def unmapped() -> list[str]:
     """List the presets for which Unsloth has no 4-bit model of its own."""
     from unsloth.models.mapper import FLOAT_TO_INT_MAPPER
 
-    from stlite.train.models import PRESETS
+    from stlite.train.presets import PRESETS
 
     return [
         n

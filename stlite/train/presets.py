@@ -1,0 +1,76 @@
+"""Presets: which model a name stands for, and how clips are read for it; known without torch.
+
+>>> settings("qwen3.5-4b")["source"], settings("qwen3.5-4b")["frames"]
+('Qwen/Qwen3.5-4B', 8)
+"""
+
+import json
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+IN_THE_WHEEL = PACKAGE / "tiny"
+IN_THE_CHECKOUT = PACKAGE.parent / "sample_data" / "tiny"
+TINY = IN_THE_WHEEL if IN_THE_WHEEL.is_dir() else IN_THE_CHECKOUT
+READING = ("frames", "max_pixels", "multiple")
+# the paper's GRPO setting (section 4); `multiple`: both sides of a frame, in patches that are merged two by two
+QWEN2 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 28}
+QWEN3 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 32}
+PRESETS = {
+    "tiny": {"source": str(TINY), "frames": 16, "max_pixels": 84 * 84, "multiple": 28},
+    "qwen2-vl-2b": {"source": "Qwen/Qwen2-VL-2B-Instruct", **QWEN2},
+    "qwen2-vl-7b": {"source": "Qwen/Qwen2-VL-7B-Instruct", **QWEN2},
+    "qwen2.5-vl-3b": {"source": "Qwen/Qwen2.5-VL-3B-Instruct", **QWEN2},
+    "qwen2.5-vl-7b": {"source": "Qwen/Qwen2.5-VL-7B-Instruct", **QWEN2},
+    "qwen3-vl-2b": {"source": "Qwen/Qwen3-VL-2B-Instruct", **QWEN3},
+    "qwen3-vl-4b": {"source": "Qwen/Qwen3-VL-4B-Instruct", **QWEN3},
+    "qwen3-vl-8b": {"source": "Qwen/Qwen3-VL-8B-Instruct", **QWEN3},
+    "qwen3.5-0.8b": {"source": "Qwen/Qwen3.5-0.8B", **QWEN3},
+    "qwen3.5-2b": {"source": "Qwen/Qwen3.5-2B", **QWEN3},
+    "qwen3.5-4b": {"source": "Qwen/Qwen3.5-4B", **QWEN3},
+    "qwen3.5-9b": {"source": "Qwen/Qwen3.5-9B", **QWEN3},
+}
+FAMILIES = {"qwen2_vl": QWEN2, "qwen2_5_vl": QWEN2, "qwen3_vl": QWEN3, "qwen3_5": QWEN3}
+
+
+def settings(preset: str | os.PathLike) -> dict:
+    """Return a preset's source, frames, max_pixels and multiple.
+
+    A local folder is read as its stlite.json says (`merge` writes one), or as its family is; a hub id by its name.
+    Raises ValueError for an unknown name, and for a folder of a family that is not supported.
+
+    >>> settings("tiny")["frames"]
+    16
+    """
+    preset = str(preset)
+    if preset in PRESETS:
+        return PRESETS[preset]
+    folder = Path(preset)
+    if (folder / "stlite.json").is_file():
+        return {"source": preset, **json.loads((folder / "stlite.json").read_text("utf-8"))}
+    if folder.is_dir():
+        return {"source": preset, **FAMILIES[family(folder)]}
+    if preset.count("/") == 1:
+        return {"source": preset, **(QWEN3 if "qwen3" in preset.lower() else QWEN2)}
+    names = ", ".join(PRESETS)
+    raise ValueError(
+        f"preset: expected one of {names}, a local folder or a hub id, found {preset!r}"
+    )
+
+
+def family(folder: Path) -> str:
+    """Return the family of a model's folder, "qwen3_vl" and the like; one not supported raises ValueError."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder}: expected a model's folder with a config.json, found none")
+    found = json.loads(path.read_text("utf-8")).get("model_type", "")
+    return check_family(found, str(path))
+
+
+def check_family(found: str, where: str) -> str:
+    """Return a model type that is supported; another raises ValueError with those that are."""
+    if found not in FAMILIES:
+        raise ValueError(
+            f"{where}: expected a model of the families {', '.join(FAMILIES)}, found {found!r}"
+        )
+    return found

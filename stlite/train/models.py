@@ -21,7 +21,7 @@ if torch.cuda.is_available() and util.find_spec("unsloth"):
 # isort: split
 
 from stlite.train import memory
-from stlite.train.presets import PRESETS, READING, settings
+from stlite.train.presets import PRESETS, READING, settings, trained_run
 from stlite.train.vision_cache import cache_vision_features
 
 UNSLOTH = torch.cuda.is_available() and util.find_spec("unsloth") is not None
@@ -77,21 +77,6 @@ def load(
 
         model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     return model.eval(), processor
-
-
-def trained_run(name: str | os.PathLike) -> tuple[str, Path | None, dict]:
-    """Return the base model, the adapter and the reading of a run folder; of any other name, itself, None and {}."""
-    adapter = Path(name, "adapter")
-    config = adapter / "adapter_config.json"
-    if not config.is_file():
-        return str(name), None, {}
-    base = json.loads(config.read_text("utf-8"))["base_model_name_or_path"]
-    for preset, chosen in PRESETS.items():
-        if chosen["source"] == base:
-            base = preset
-    described = Path(name, "run.json")
-    run = json.loads(described.read_text("utf-8")) if described.is_file() else {}
-    return base, adapter, run.get("training", {}).get("made_by", {}).get("reading", {})
 
 
 def _reading(chosen: dict, frames: int | None, max_pixels: int | None) -> dict:

@@ -74,3 +74,18 @@ def check_family(found: str, where: str) -> str:
             f"{where}: expected a model of the families {', '.join(FAMILIES)}, found {found!r}"
         )
     return found
+
+
+def trained_run(name: str | os.PathLike) -> tuple[str, Path | None, dict]:
+    """Return the base model, the adapter and the reading of a run folder; of any other name, itself, None and {}."""
+    adapter = Path(name, "adapter")
+    config = adapter / "adapter_config.json"
+    if not config.is_file():
+        return str(name), None, {}
+    base = json.loads(config.read_text("utf-8"))["base_model_name_or_path"]
+    for preset, chosen in PRESETS.items():
+        if chosen["source"] == base:
+            base = preset
+    described = Path(name, "run.json")
+    run = json.loads(described.read_text("utf-8")) if described.is_file() else {}
+    return base, adapter, run.get("training", {}).get("made_by", {}).get("reading", {})

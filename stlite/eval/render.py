@@ -16,7 +16,8 @@ from stlite.data.sample import write_text
 
 NOT_SHARES = ("p", "holm", "mcnemar", "tau")  # numbers that are not shown in per cent
 CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f"  # NUL, escape, DEL; tab and newline are no danger
-DIRECTION = r"\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff"  # "\u202egpj.exe" reads "exe.jpg"
+# "\u202egpj.exe" reads "exe.jpg"; the joiners \u200c and \u200d stay, emoji and scripts need them
+DIRECTION = r"\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
 LONE_SURROGATE = r"\ud800-\udfff"  # half a character, which no file can hold
 HIDDEN = re.compile(f"[{CONTROL}{DIRECTION}{LONE_SURROGATE}]")
 MARKDOWN = re.compile(r"([|\\`*_\[\]])")  # "[x](javascript:alert(1))", "a|b"

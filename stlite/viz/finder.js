@@ -62,11 +62,11 @@ function counts(data, find, name) {
 
 function facetSelect(data, find, name, ui) {
   const [all, values] = counts(data, find, name);
-  const option = ([value, count]) =>
-    h("option", { value, selected: find.chosen[name] === value }, `${value} (${count})`);
+  const option = ([value, count], i) =>
+    h("option", { value: i, selected: find.chosen[name] === value }, `${value} (${count})`);
   return h("select", {
     title: name, "aria-label": name, "data-key": `facet ${name}`, class: find.chosen[name] ? "st-on" : "",
-    onchange: (event) => ui.filter(name, event.target.value),
+    onchange: (event) => ui.filter(name, values[event.target.value]?.[0]),
   }, h("option", { value: "" }, `any ${name} (${all})`), values.map(option));
 }
 

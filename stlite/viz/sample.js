@@ -52,8 +52,8 @@ function sideBySide(view, pair, choose) {
   const names = ["left reply", "right reply"];
   return h("div", { class: "st-pair" }, runs.map((run, i) => h("article", { class: `st-run st-edge-${hue(run.reason)}` },
     h("p", {}, h("select", {
-      "aria-label": names[i], "data-key": names[i], onchange: (event) => choose(i, event.target.value),
-    }, view.runs.map((other) => h("option", { value: other.name, selected: other === run }, other.name))), badge(run.reason)),
+      "aria-label": names[i], "data-key": names[i], onchange: (event) => choose(i, view.runs[event.target.value].name),
+    }, view.runs.map((other, n) => h("option", { value: n, selected: other === run }, other.name))), badge(run.reason)),
     h("pre", { tabindex: 0, dir: "auto", "aria-label": `${names[i]}, ${run.name}` }, marked(pieces[i])))));
 }
 

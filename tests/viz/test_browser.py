@@ -112,9 +112,9 @@ def test_keys_filters_and_marks_work_and_a_mark_outlives_the_kernel(lab):
     assert page.locator(".st-help").bounding_box()["width"] < 500 < root.bounding_box()["width"]
     page.keyboard.press("Escape")
     assert not page.locator(".st-help").is_visible()
-    page.locator("select[title=outcome]").select_option("runs disagree")
+    page.locator("select[title=outcome]").select_option(label="runs disagree (3)")
     count(page, "1 of 3 (8 in all)")
-    page.locator("select[title=task]").select_option("action")
+    page.locator("select[title=task]").select_option(label="action (1)")
     count(page, "1 of 1 (8 in all)")
     root.focus()
     page.keyboard.press("2")

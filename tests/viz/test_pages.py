@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from stlite.data.sample import Sample
+from stlite.eval import render
 from stlite.viz import frontend
 from stlite.viz.inspector import inspect
 from stlite.viz.sample_view import show_chain
@@ -178,13 +179,13 @@ def test_filters_count_sort_and_clear_and_agree_with_find(browser, many):
         assert offered[0] == f"any {name} (6)" and len(offered) > 1
         for text in offered[1:]:
             value, count = re.fullmatch(r"(.*) \((\d+)\)", text).groups()
-            select.select_option(value)
+            select.select_option(label=text)
             found = [s.id for s in widget.find(**{name: value})]
             assert shown_ids(page) == found and len(found) == int(count), (name, value)
             select.select_option("")
-    page.locator("select[title=task]").select_option("direction")
+    page.locator("select[title=task]").select_option(label="direction (4)")
     assert "wrong (1)" in page.locator("select[title=outcome] option").all_inner_texts()
-    page.locator("select[title=outcome]").select_option("wrong")
+    page.locator("select[title=outcome]").select_option(label="wrong (1)")
     assert (shown_ids(page), counter(page)) == (["s1"], "1 of 1 (6 in all)")
     for text, found in (("back? 1", ["s1"]), ("by the door", []), ("", ["s1"])):
         page.keyboard.press("f") if text == "back? 1" else page.locator("[data-key=text]").focus()
@@ -235,7 +236,7 @@ def test_a_sample_is_reached_by_number_id_and_link(browser, many):
         page.keyboard.type(wanted)
         page.keyboard.press("Enter")
         assert status.inner_text() == text
-    page.locator("select[title=task]").select_option("action")
+    page.locator("select[title=task]").select_option(label="action (2)")
     page.locator(".st-root").focus()
     page.keyboard.press("g")
     page.keyboard.type("s1")
@@ -346,6 +347,32 @@ def test_joiners_stay_and_characters_that_hide_or_turn_text_are_shown(browser, v
     shown = page.locator(".st-question").text_content()
     escapes = "".join(f"\\u{ord(c):04x}" for c in hidden)
     assert shown == f"{family} {ligature} {arabic} a{escapes}b"
+    page.close()
+
+
+def test_python_and_the_browser_show_the_same_characters(browser, many):
+    page = opened(browser, many[1])
+    code = frontend.script().split("const missing")[0]
+    shown = page.evaluate(
+        """(code) => { const visible = new Function(code + '; return visible')();
+        return [...Array(0x10000).keys()].filter((c) => visible(String.fromCharCode(c)).length > 1); }""",
+        code,
+    )
+    hidden = [c for c in range(0x10000) if render.escape(chr(c)).startswith("\\u")]
+    assert shown == hidden
+    page.close()
+
+
+def test_a_value_with_hidden_characters_can_be_chosen(browser, videos, page_of):
+    rows = [replace(s, part="a\u202eb" if s.id == "s2" else "c") for s in samples()]
+    runs = {"x\u200ey": [said(rows[2], "A")], "z": [said(rows[2], "B")]}
+    page = opened(browser, page_of(rows, runs, videos))
+    page.locator("select[title=part]").select_option(label="a\\u202eb (1)")
+    assert counter(page) == "1 of 1 (6 in all)"
+    page.locator(".st-root").focus()
+    page.keyboard.press("d")
+    page.locator("select[aria-label='right reply']").select_option(label="x\\u200ey")
+    assert page.locator(".st-pair mark").count() == 0  # both sides show the same run
     page.close()
 
 

@@ -70,7 +70,7 @@ function facetSelect(data, find, name, ui) {
   }, h("option", { value: "" }, `any ${name} (${all})`), values.map(option));
 }
 
-function finderBar(data, find, order, ui) {
+function finderBar(data, find, order, state, ui) {
   const filtered = Object.keys(find.chosen).length > 0 || find.text !== "";
   return h("div", { class: "st-finder", role: "search", "aria-label": "find samples" },
     h("input", {
@@ -79,17 +79,12 @@ function finderBar(data, find, order, ui) {
     }),
     facetNames(data).map((name) => facetSelect(data, find, name, ui)),
     button("clear filters", "x clear filters", ui.clear, { disabled: !filtered }),
-    button("table", "t table", ui.toggleTable, { "aria-pressed": String(ui.tableOpen()) }),
-    ui.exportAs && h("span", { class: "st-export" },
+    button("table", "t table", ui.toggleTable, { "aria-pressed": String(state.table) }),
+    !state.fixed && h("span", { class: "st-export" },
       h("select", { "aria-label": "file format", "data-key": "file format", title: "file format" },
         ["csv", "jsonl", "html"].map((ending) => h("option", { value: ending }, ending))),
       button("Export", `export ${order.length}`, (event) => ui.exportAs(event.target.parentNode.querySelector("select").value),
         { disabled: !order.length })));
-}
-
-// Enter has made the change; with Escape the field is left too.
-function leave(event) {
-  if (event.key === "Enter" || event.key === "Escape") event.target.closest(".st-root").focus();
 }
 
 function tableOf(data, find, order, state, ui) {
@@ -100,7 +95,7 @@ function tableOf(data, find, order, state, ui) {
   }, button(`sort by ${name}`, [name, find.sort === name ? (find.down ? " ▼" : " ▲") : ""], () => ui.sort(name)));
   const cell = (value) => h("td", { class: typeof value === "number" ? "st-number" : "" }, tidy(value));
   const row = (i, place) => h("tr", { "aria-current": place === state.place ? "true" : null },
-    ui.mark && h("td", {}, h("input", {
+    !state.fixed && h("td", {}, h("input", {
       type: "checkbox", "aria-label": `select ${data.table.ids[i]}`, "data-key": `select ${i}`,
       checked: state.selected.has(i), onchange: (event) => ui.select([i], event.target.checked),
     })),
@@ -110,9 +105,9 @@ function tableOf(data, find, order, state, ui) {
       : cell(value(i))));
   const rows = order.slice(from, from + PAGE).map((i, k) => row(i, from + k));
   return h("section", { class: "st-table", "aria-label": "table of samples" },
-    ui.mark && bulk(data, order, state, ui),
+    !state.fixed && bulk(data, order, state, ui),
     h("div", { class: "st-scroll", tabindex: 0, role: "group", "aria-label": "samples" }, h("table", {},
-      h("thead", {}, h("tr", {}, ui.mark && h("td", {}), h("th", { scope: "col" }, "#"), shown.map(head))),
+      h("thead", {}, h("tr", {}, !state.fixed && h("td", {}), h("th", { scope: "col" }, "#"), shown.map(head))),
       h("tbody", {}, rows))),
     order.length > PAGE && h("p", { class: "st-pages" },
       button("previous page", "◀", () => ui.turn(-1), { disabled: from === 0 }),

@@ -10,7 +10,7 @@ from pathlib import Path
 from stlite.eval import render
 
 HERE = Path(__file__).parent
-INSPECTOR = ("tracks", "sample", "finder", "inspector")
+INSPECTOR = ("tracks", "frames", "sample", "finder", "controls", "inspector", "page")
 BODY = "body { margin: 8px auto; max-width: 1500px; padding: 0 8px; }"
 EXPORT = "export default { render };"  # the last line of a widget's script; a notebook imports it
 

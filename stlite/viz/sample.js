@@ -20,16 +20,18 @@ function options(view) {
       gold && h("span", { class: "st-badge st-right" }, "gold"), chosen(letter, gold))));
 }
 
-function eye(view, urls, ui) {
+function eye(view, urls, frames) {
   if (!urls.length) return h("p", { class: "st-error", role: "alert" }, "✗ ", view.error || "no frame");
   return [h("img", { class: "st-big", alt: "", src: urls[0] }), h("p", { class: "st-caption" }),
     h("div", { class: "st-transport" },
-      button("first frame", "|◀", () => ui.jump(0)), button("previous frame", "◀", () => ui.jump(ui.frame() - 1)),
-      button("play or pause", "▶ play", ui.play),
-      button("next frame", "▶", () => ui.jump(ui.frame() + 1)), button("last frame", "▶|", () => ui.jump(Infinity)),
+      button("first frame", "|◀", () => frames.jump(0)),
+      button("previous frame", "◀", () => frames.jump(frames.at() - 1)),
+      button("play or pause", "▶ play", frames.play),
+      button("next frame", "▶", () => frames.jump(frames.at() + 1)),
+      button("last frame", "▶|", () => frames.jump(Infinity)),
       h("input", {
         type: "range", class: "st-range", min: 0, max: urls.length - 1, value: 0, "data-key": "range",
-        "aria-label": "jump to frame", oninput: (event) => ui.jump(+event.target.value),
+        "aria-label": "jump to frame", oninput: (event) => frames.jump(+event.target.value),
       })),
     view.notice && h("p", { class: "st-quiet" }, view.notice)];
 }

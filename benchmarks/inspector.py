@@ -68,7 +68,9 @@ def measure(lab: Lab) -> dict[str, float]:
     page.locator("select[title=task]").focus()
     task = page.locator("select[title=task]")
     direction, text = f"direction ({SAMPLES * 5 // 8})", page.locator("[data-key=text]")
-    chosen = timed(lambda: (task.select_option(label=direction), shown(page, "26 of 6250 (10000 in all)")))
+    chosen = timed(
+        lambda: (task.select_option(label=direction), shown(page, "26 of 6250 (10000 in all)"))
+    )
     page.keyboard.press("Escape")
     found = timed(
         lambda: (text.fill("back? 3"), text.press("Enter"), shown(page, "1 of 1250 (10000 in all)"))

@@ -1,6 +1,7 @@
 // Which samples are shown, in which order: filters with counts, a sortable table, marks for many at once.
 
 const UNMARKED = "no mark";
+const ENDINGS = ["csv", "jsonl", "html"];
 const PAGE = 50; // rows of the table that are drawn at once
 const collator = new Intl.Collator("en", { numeric: true });
 
@@ -81,10 +82,11 @@ function finderBar(data, find, order, state, ui) {
     button("clear filters", "x clear filters", ui.clear, { disabled: !filtered }),
     button("table", "t table", ui.toggleTable, { "aria-pressed": String(state.table) }),
     !state.fixed && h("span", { class: "st-export" },
-      h("select", { "aria-label": "file format", "data-key": "file format", title: "file format" },
-        ["csv", "jsonl", "html"].map((ending) => h("option", { value: ending }, ending))),
-      button("Export", `export ${order.length}`, (event) => ui.exportAs(event.target.parentNode.querySelector("select").value),
-        { disabled: !order.length })));
+      h("select", {
+        "aria-label": "file format", title: "file format", "data-key": "file format",
+        onchange: (event) => { state.ending = event.target.value; },
+      }, ENDINGS.map((ending) => h("option", { value: ending, selected: ending === state.ending }, ending))),
+      button("Export", `export ${order.length}`, () => ui.exportAs(state.ending), { disabled: !order.length })));
 }
 
 function tableOf(data, find, order, state, ui) {

@@ -40,7 +40,7 @@ function render({ model, el }) {
   const data = { table, get marks() { return model.get("marks") || {}; } };
   const find = { chosen: {}, text: "", among: null, sort: "", down: false };
   const state = {
-    many: Boolean(table?.ids), fixed: model.get("fixed"), place: 0, page: 0, row: -1, counter: "",
+    many: Boolean(table?.ids), fixed: model.get("fixed"), place: 0, page: 0, row: -1, counter: "", ending: ENDINGS[0],
     help: false, table: false, compare: false, pair: [], selected: new Set(), note: { mark: "", note: "" },
   };
   const cache = new Map(); // number of a sample -> its view and the addresses of its frames

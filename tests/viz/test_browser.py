@@ -125,6 +125,62 @@ def test_keys_filters_and_marks_work_and_a_mark_outlives_the_kernel(lab):
     page.close()
 
 
+def test_marks_of_ones_own_in_bulk_with_undo_by_keys_alone_and_exports_of_what_is_shown(lab):
+    show = "inspect(samples, runs, 'videos', annotations='bulk.jsonl', marks=['good', 'blurred'])"
+    page = lab.open("bulk", SETUP, show)
+    run(page, 0)
+    run(page, 1)
+    count(page, "1 of 8")
+
+    def marks():
+        lines = (lab.folder / "bulk.jsonl").read_text().splitlines()
+        return {row["id"]: (row["mark"], row["note"]) for row in map(json.loads, lines)}
+
+    press = page.keyboard.press
+    page.locator(".st-root").focus()
+    press("2")
+    status(page, "saved in bulk.jsonl")
+    press("m")
+    page.keyboard.type("too dark")
+    press("Enter")
+    page.locator(".st-marked", has_text="too dark").wait_for()
+    press("e")
+    page.keyboard.type("a note")
+    press("Enter")
+    page.locator(".st-root[aria-busy=false]").wait_for()
+    assert marks() == {"s0": ("too dark", "a note")}
+    page.locator("select[title=task]").select_option(label="action (3)")
+    count(page, "1 of 3 (8 in all)")
+    page.locator(".st-root").focus()
+    press("t")
+    for name in ("select all shown", "mark selected too dark"):
+        page.locator(f"button[title='{name}']").focus()
+        press("Enter")
+    status(page, "3 samples saved in bulk.jsonl")
+    assert marks() == {"s0": ("too dark", "a note")} | dict.fromkeys(
+        ("s5", "s6", "s7"), ("too dark", "")
+    )
+    for ending in ("jsonl", "csv"):  # at once: each is what was shown when it was asked for
+        page.locator("select[title='file format']").select_option(ending)
+        page.locator("button[title=Export]").click()
+        page.locator(".st-root").focus()
+        press("x")
+    wait_for(lab.folder / "inspected.csv")
+    status(page, "8 samples written to inspected.csv")
+    lines = (lab.folder / "inspected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["s5", "s6", "s7"]
+    page.locator(".st-root").focus()
+    for said in ("undone: 3 samples", "undone: s0", "undone: s0", "undone: s0"):
+        page.evaluate("() => { document.querySelector('.st-status').textContent = '' }")
+        press("u")
+        status(page, said)
+    status_after = marks()
+    press("u")
+    status(page, "There is nothing to undo.")
+    assert status_after == {}
+    page.close()
+
+
 def hostile(payload: str, i: int) -> Sample:
     """A sample that carries a payload wherever the data model lets it."""
     steps = (payload, "turn right"), ("turn left", payload)

@@ -25,6 +25,21 @@ def free_port():
         return s.getsockname()[1]
 
 
+CONTROLS = ("button", "link", "textbox", "searchbox", "combobox", "checkbox", "slider", "region",
+            "search", "columnheader")  # fmt: skip
+
+
+def accessible_names(page) -> dict[str, list[str]]:
+    """List the names that a screen reader is told, by role."""
+    session = page.context.new_cdp_session(page)
+    names = {}
+    for node in session.send("Accessibility.getFullAXTree")["nodes"]:
+        if not node.get("ignored"):
+            role = node.get("role", {}).get("value")
+            names.setdefault(role, []).append(node.get("name", {}).get("value", ""))
+    return names
+
+
 class Lab:
     """A JupyterLab of its own, and pages in it; `browser` is set by whoever opens pages."""
 

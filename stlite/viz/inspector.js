@@ -308,10 +308,7 @@ function render({ model, el }) {
       show(next, (next.frames || []).map(frameURL), -1);
     },
     "change:marks"() {
-      const held = order[state.place];
-      // a sample just marked stays in view, even if it passes the filter by mark no longer
-      if (!find.chosen.mark) order = choose(data, find);
-      state.place = Math.max(0, order.indexOf(held));
+      // a sample just marked stays where it is, even if it passes the filter by mark no longer
       busy(false);
       drawFinder();
       drawHead();

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from stlite.data.sample import Sample, SampleError, write_jsonl
-from tests.lab import CHROMIUM, ready, run
+from tests.lab import CHROMIUM, accessible_names, ready, run
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM, reason="no chromium here: apt-get install chromium runs the browser tests"
@@ -167,6 +167,9 @@ def test_marks_of_ones_own_in_bulk_with_undo_by_keys_alone_and_exports_of_what_i
         press("x")
     wait_for(lab.folder / "inspected.csv")
     status(page, "8 samples written to inspected.csv")
+    names = accessible_names(page)
+    assert {"note", "own mark", "go to a number or an id"} <= set(names["textbox"])
+    assert {"undo the last mark or note", "mark good", "select none"} <= set(names["button"])
     lines = (lab.folder / "inspected.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["s5", "s6", "s7"]
     page.locator(".st-root").focus()

@@ -1,7 +1,11 @@
 """A chain of thought beside the annotated path: which steps are right, misplaced, missing or extra.
 
->>> align_steps(["turn left", "enter the hall", "turn right"], ["turn left", "go straight", "turn right"])
-[('right', 'turn left', 0), ('extra', 'enter the hall', None), ('missing', 'go straight', 1), ('right', 'turn right', 2)]
+>>> cells = align_steps(["turn left", "enter the hall"], ["turn left", "go straight"])
+>>> for cell in cells:
+...     print(cell)
+('right', 'turn left', 0)
+('extra', 'enter the hall', None)
+('missing', 'go straight', 1)
 """
 
 import math

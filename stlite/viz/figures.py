@@ -1,4 +1,4 @@
-"""What every picture shares: its paper, its colours, safe text, and files that are the same each time."""
+"""What every picture shares: paper, colours, safe text, and files that are the same each time."""
 
 import io
 import textwrap
@@ -20,14 +20,14 @@ WHITE = 252  # a palette entry this light is meant to be white
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a white figure, in inches; a notebook shows it without pyplot and its global list of figures."""
+    """Make a white figure, in inches, that a notebook shows without pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     figure._repr_png_ = lambda: png(figure)
     return figure
 
 
 def line_style(i: int, name: str) -> dict:
-    """Return the look of line number `i`: no two of the first seven share colour, dashes and marker."""
+    """Return the look of line number `i`; the first seven differ in colour and marker."""
     return {
         "color": COLOURS[i % len(COLOURS)],
         "ls": DASHES[i % len(DASHES)],
@@ -38,14 +38,14 @@ def line_style(i: int, name: str) -> dict:
 
 
 def plain(text: str, width: int = 100, lines: int = 3) -> str:
-    """Wrap hostile text to a few lines: no control characters, the rest cut off with an ellipsis."""
+    """Wrap hostile text to a few lines, without control characters; the rest is cut off."""
     start = text[: 4 * width * lines]
     printable = "".join(c if c.isprintable() else " " for c in start)
     return "\n".join(textwrap.wrap(printable, width, max_lines=lines, placeholder=" …"))
 
 
 def png(figure: Figure, dpi: int = 120) -> bytes:
-    """Draw a figure as PNG of 256 colours, less than half as large: notebooks and reports hold many."""
+    """Draw a figure as PNG of 256 colours, which halves its size: notebooks hold many."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(draw(figure, "png", dpi))).convert("RGB")

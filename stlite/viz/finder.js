@@ -63,6 +63,7 @@ function counts(data, find, name) {
 
 function facetSelect(data, find, name, ui) {
   const [all, values] = counts(data, find, name);
+  if (!values.length) return null;
   const option = ([value, count], i) =>
     h("option", { value: i, selected: find.chosen[name] === value }, `${value} (${count})`);
   return h("select", {

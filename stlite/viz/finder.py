@@ -85,7 +85,7 @@ def outcomes(sample: Sample, records: Mapping[str, dict]) -> list[str]:
 
 
 def different_answers(sample: Sample, records: Mapping[str, dict]) -> int:
-    """Count the different answers to a choice; for a route, whether some are right and some are not."""
+    """Count the different answers to a choice, or the different outcomes of a route."""
     key = "answer" if sample.kind == "choice" else "reason"
     return len({record[key] for record in records.values()})
 

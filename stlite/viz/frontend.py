@@ -1,4 +1,4 @@
-"""The front end of every widget: shared.js and shared.css, then files of its own; and pages that need no kernel."""
+"""The front end of every widget, shared files before its own, and pages without a kernel."""
 
 import base64
 import hashlib

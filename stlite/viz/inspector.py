@@ -43,8 +43,8 @@ def inspect(
 ):
     """Go through samples, frames, replies and marks.
 
-    `records` are one run's, or {name: records} for several side by side. `videos` is the root of the
-    video files. `findings` come from `checks.check`. Marks go to the JSONL file `annotations`;
+    `records` are one run's, or {name: records} for several side by side. `videos` is the root of
+    the video files. `findings` come from `checks.check`. Marks go to the JSONL file `annotations`;
     `marks` names those offered, and a reader may write others. It opens on the sample with the id
     `start`. `size` (frames, max_pixels, multiple) is the model's; without it, the tiny preset's.
     The key ? lists the keys.
@@ -82,9 +82,9 @@ def runs_of(records) -> dict[str, dict[str, dict]]:
 class Inspector(SampleView):
     """Many samples, of which the front end asks for one after another.
 
-    The front end filters and sorts `table`; what is shown is its own. So an export names the samples
-    it wants, and nothing that runs meanwhile can change them. JupyterLab runs a widget's handlers on
-    a thread of their own, beside the cells: whatever changes here, changes under `lock`.
+    The front end filters and sorts `table`, and an export names the samples it wants: nothing that
+    runs meanwhile can change them. JupyterLab runs a widget's handlers on a second thread, beside
+    the cells, so whatever changes here changes under `lock`.
     """
 
     table = traitlets.Dict().tag(sync=True)
@@ -151,7 +151,7 @@ class Inspector(SampleView):
         return sample_view(sample, records_of(sample, self.runs), self.clip_of, findings=findings)
 
     def picture(self, sample_id: str = ""):
-        """Draw a sample, the first without an id: its frames, and the thinking of the first run beside them."""
+        """Draw the sample with an id, or the first: its frames, and the first run's thinking."""
         sample = self._sample(sample_id or self.start)
         clip = self.clip_of(sample.video)
         replies = [row.get("reply") or "" for row in records_of(sample, self.runs).values()]
@@ -238,7 +238,7 @@ class Inspector(SampleView):
             self._say(f"not saved: {error}")
 
     def save(self, path, samples: Iterable[Sample] | None = None) -> Path:
-        """Write samples, all of them without a choice, with replies and marks, as .csv, .jsonl or .html."""
+        """Write samples, or all of them, with replies and marks, as .csv, .jsonl or .html."""
         chosen = self.samples if samples is None else list(samples)
         ending = Path(path).suffix
         if ending not in (".csv", ".jsonl", ".html"):

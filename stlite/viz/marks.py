@@ -1,10 +1,14 @@
-"""Marks and notes of a reader, a line per sample: {"id": "w7/route/reverse", "mark": "good", "note": "", "time": …}."""
+"""Marks and notes of a reader, in a file of one line per sample.
+
+{"id": "w7/route/reverse", "mark": "good", "note": "", "time": "2026-11-25T18:52:07+00:00"}
+"""
 
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stlite.data.annotation_file import locked
 from stlite.data.sample import SampleError, decode, read_lines, write_text
 
 MARKS = ("good", "wrong gold", "bad video")
@@ -40,11 +44,13 @@ def change_marks(path, changes: Mapping[str, Mapping[str, str]]) -> dict[str, di
 
     What others wrote to the file meanwhile is kept. A sample with neither mark nor note leaves it.
     """
-    rows = read_marks(path)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    for sample_id, change in changes.items():
-        row = rows.get(sample_id, {"id": sample_id, "mark": "", "note": ""})
-        rows[sample_id] = row | change | {"time": now}
-    rows = {name: row for name, row in rows.items() if row["mark"] or row["note"]}
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
+    with locked(path):
+        rows = read_marks(path)
+        for sample_id, change in changes.items():
+            row = rows.get(sample_id, {"id": sample_id, "mark": "", "note": ""})
+            rows[sample_id] = row | change | {"time": now}
+            if not rows[sample_id]["mark"] and not rows[sample_id]["note"]:
+                del rows[sample_id]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
     return rows

@@ -1,8 +1,8 @@
-"""The static pictures: frames, a chain beside them, training curves, and results as the paper shows them.
+"""The static pictures: frames, chains, training curves, and results as the paper shows them.
 
->>> figure = radar({"base": {("direction", "forward"): 0.52, ("direction", "reverse"): 0.62, ("action", "forward"): 0.76}})
+>>> figure = radar({"base": {("direction", "forward"): 0.52, ("action", "forward"): 0.76}})
 >>> [text.get_text() for text in figure.axes[0].get_xticklabels()]
-['direction\\nforward', 'direction\\nreverse', 'action\\nforward']
+['direction\\nforward', 'action\\nforward']
 """
 
 import math
@@ -41,7 +41,7 @@ Shares = Mapping[str, Mapping]  # {variant: {label: mean or (mean, low, high)}},
 
 
 def frame_strip(clip, sample: Sample) -> Figure:
-    """Show the frames of a clip, eight in a row, with their index in the file and time, under the question."""
+    """Show the frames of a clip, each with its index in the file and its time."""
     rows = math.ceil(len(clip.frames) / COLUMNS)
     figure = new_figure(10.4, 1.55 * rows + 0.9)
     axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
@@ -59,7 +59,7 @@ def frame_strip(clip, sample: Sample) -> Figure:
 def chain(
     clip, sample: Sample, reply: str, rewards: Mapping[str, float | None] | None = None
 ) -> Figure:
-    """Draw frames on a time line, the forward path above, the way back below, each step of the thinking matched."""
+    """Draw frames on a time line, the forward paths above them, the reverse paths below."""
     tracks = alignment.tracks(sample, {"": reply}, clip.duration)
     forward = [track for track in tracks if track["way"] == "forward"]
     reverse = [track for track in tracks if track["way"] == "reverse"]
@@ -97,7 +97,7 @@ def _draw_frames(axis, clip) -> None:
 
 
 def _draw_track(axis, y: float, track: Mapping, duration: float) -> None:
-    """Draw one path as boxes in the order it is walked; the way back runs from right to left, with arrows."""
+    """Draw one path as boxes with arrows; the way back runs from right to left."""
     cells = track["cells"]
     forward = y > 0
     places = [duration * (i + 0.5) / len(cells) for i in range(len(cells))]
@@ -140,7 +140,7 @@ def _rewards_text(rewards: Mapping[str, float | None]) -> str:
 
 
 def group(rollouts: Sequence[Mapping]) -> Figure:
-    """Draw the rollouts of one prompt: a bar for each advantage, each function's reward, the end of the reply."""
+    """Draw the rollouts of one prompt: advantages, rewards, and the end of each reply."""
     rows = alignment.group_tokens(rollouts)
     figure = new_figure(12, 0.9 + 0.62 * len(rows))
     bars, words = figure.subplots(1, 2, width_ratios=(1, 3))
@@ -163,7 +163,7 @@ def group(rollouts: Sequence[Mapping]) -> Figure:
 
 
 def curves(log: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw a training log by step: rewards by function, groups without a signal, length, KL, entropy, loss."""
+    """Draw the columns of a training log by step, a panel for each of PANELS."""
     panels = _panels(log)
     rows = math.ceil(len(panels) / 3)
     figure = new_figure(11, 2.4 * max(1, rows))
@@ -216,7 +216,7 @@ def radar(variants: Shares) -> Figure:
 
 
 def _percent(values: Iterable) -> tuple[list[float], list[float], list[float]]:
-    """Turn means, or (mean, low, high), each 0 to 1, into lists of means, lows and highs in per cent."""
+    """Turn shares of 0 to 1 into lists of means, lows and highs in per cent."""
     means = []
     lows = []
     highs = []
@@ -255,14 +255,14 @@ def bars(variants: Shares, chance: float | None = None, label: str = "accuracy (
     return figure
 
 
-# Forward minus reverse by task, {variant: {task: mean or (mean, low, high)}}: above zero, forward is easier.
+# Forward minus reverse by task: above zero, forward is easier.
 gap = partial(bars, label="forward − reverse (points)")
-# Accuracy by what the model was shown, {variant: {order: mean or (mean, low, high)}}.
+# Accuracy by what the model was shown: {variant: {order of frames: share}}.
 audit = partial(bars, label="accuracy (%) by order of frames")
 
 
 def bands(variants: Shares, across: str, label: str = "accuracy (%)") -> Figure:
-    """Draw lines over a number, with bands for intervals: {variant: {number: mean or (mean, low, high)}}."""
+    """Draw lines with bands for their intervals: {variant: {number: share}}."""
     figure = new_figure(7.5, 3.6)
     axis = figure.subplots()
     for i, (name, shares) in enumerate(variants.items()):
@@ -277,7 +277,7 @@ def bands(variants: Shares, across: str, label: str = "accuracy (%)") -> Figure:
 
 
 def ladder(variants: Shares) -> Figure:
-    """Draw accuracy against training rows, as `bands` does: {variant: {rows: mean or (mean, low, high)}}."""
+    """Draw accuracy against training rows: {variant: {rows: share}}."""
     figure = bands(variants, "training rows")
     axis = figure.axes[0]
     numbers = set()

@@ -28,7 +28,7 @@ LIMIT = 270_000  # bytes of pictures sent for one sample
 
 
 def jpegs(frames) -> list[bytes]:
-    """Encode frames (T, H, W, 3) as JPEG in the first of SIZES that stays under LIMIT bytes in all."""
+    """Encode frames (T, H, W, 3) as JPEG, as large as LIMIT bytes in all allow."""
     for side, quality in SIZES:
         pictures = [_jpeg(frame, side, quality) for frame in frames]
         if sum(map(len, pictures)) <= LIMIT:
@@ -87,7 +87,7 @@ def _frames_view(clip_of: Callable, video: str, order: str) -> dict:
 
 
 class SampleView(anywidget.AnyWidget):
-    """The front end: draws `view`; `figure()` draws the same without a browser, for GitHub and print."""
+    """The front end of `view`; `figure()` draws the same without a browser, for GitHub."""
 
     _esm = frontend.script(*frontend.INSPECTOR)
     _css = frontend.style("inspector")
@@ -119,7 +119,7 @@ _OPEN: dict[str, tuple[int, list]] = {}  # notebook cell: (its execution count, 
 
 
 def keep(widget):
-    """Close the widgets of this notebook cell's earlier runs; neither ipywidgets nor IPython's Out does."""
+    """Close the widgets of this cell's earlier runs; neither ipywidgets nor IPython does."""
     from IPython import get_ipython
 
     shell = get_ipython()

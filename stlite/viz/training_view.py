@@ -56,9 +56,9 @@ def group_view(rollouts: Sequence[Mapping], prompt: str = "") -> dict:
 
 
 class TrainingView:
-    """The curves and the latest group of a run folder: from disk or, as a callback of `grpo` or `sft`, in training.
+    """The curves and the latest group of a run folder, from disk or as a callback in training.
 
-    With the `samples` trained on, the question, the answer and the frames of the group are shown too.
+    With the `samples` trained on, the question, answer and frames of the group are shown too.
     """
 
     def __init__(self, folder, samples: Sequence[Sample] = (), videos=".", **size):
@@ -106,7 +106,7 @@ class TrainingView:
 
 
 def read_log(folder) -> list[dict]:
-    """Read the log of a run: log.json once it has ended, else its newest checkpoint's; empty without either."""
+    """Read the log of a run: log.json or, before its end, its newest checkpoint's."""
     path = Path(folder) / "log.json"
     if path.exists():
         return json.loads(path.read_text("utf-8"))
@@ -119,7 +119,7 @@ def read_log(folder) -> list[dict]:
 
 
 def read_rollouts(folder, step: int | None = None) -> list[dict]:
-    """Read one group of rollouts, the latest or the last of a step, from the completions of a run folder."""
+    """Read a group of rollouts of a run folder: the latest, or the last of a step."""
     number = "*" if step is None else f"{step:05d}"
     files = sorted(Path(folder, "completions").glob(f"completions_{number}.parquet"))
     if not files:

@@ -276,3 +276,20 @@ def test_no_file_stays_open_and_no_thread_is_left(inspector):
 def test_looking_needs_no_torch():
     code = "import sys; from stlite.viz import inspector, plots; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+WRITER = """
+import sys
+from stlite.viz.marks import mark
+for i in range(30):
+    mark(sys.argv[1], f"{sys.argv[2]}{i}", mark="good")
+"""
+
+
+def test_two_kernels_that_mark_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "marks.jsonl"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("a", "b")
+    ]
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    assert set(read_marks(path)) == {f"{name}{i}" for name in "ab" for i in range(30)}

@@ -58,8 +58,8 @@ def load(
     base, trained, run_reading = trained_run(preset)
     if adapter is None:
         preset, adapter = base, trained
-        frames = frames or run_reading.get("frames")
-        max_pixels = max_pixels or run_reading.get("max_pixels")
+        frames = run_reading.get("frames") if frames is None else frames
+        max_pixels = run_reading.get("max_pixels") if max_pixels is None else max_pixels
     chosen = settings(preset)
     reading = _reading(chosen, frames, max_pixels)
     _announce(preset, chosen["source"], four_bit)

@@ -89,6 +89,7 @@ def test_one_line_says_what_loading_without_a_card_will_take(empty_hub, monkeypa
 
     with http.server.HTTPServer(("127.0.0.1", 0), Answer) as hub:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+        monkeypatch.setattr(models, "HUB_SECONDS", 60)  # a busy machine answers late
         threading.Thread(target=hub.handle_request, daemon=True).start()
         models._announce("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", four_bit=True)
     (line,) = capsys.readouterr().out.splitlines()

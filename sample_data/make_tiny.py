@@ -6,7 +6,7 @@
     python sample_data/make_tiny.py check      # measures it on dev walks
 
 None of the walks of the pool is shipped or evaluated. STAGES says what each stage teaches.
-`train --start sample_data/tiny --stages 7 8` goes on from the shipped weights with chosen stages.
+`train --start sample_data/tiny --stages 10 11` goes on from the shipped weights with chosen stages.
 """
 
 import argparse
@@ -20,11 +20,14 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from sample_data.tiny_check import check  # noqa: E402
-from sample_data.tiny_lessons import Pool, render_pool  # noqa: E402
+from sample_data.tiny_lessons import TASKS, Pool, render_pool  # noqa: E402
 from sample_data.tiny_parts import CHAT, model, processor, tokenizer  # noqa: E402, F401
 from sample_data.tiny_training import Trainer  # noqa: E402
 
 FIRST_WALK = 1_000_000
+SPEAKS_REVERSE = dict.fromkeys(TASKS, (0.2, 0.85))
+SLIPS = {"direction": (0.1, 0.62), "landmark": (0.1, 0.5), "action": (0.1, 0.36)}
+LAST = {"readers": False, "opposite": 0.35}
 STAGES = [  # LOG.md tells what each was for and what came of it
     {"steps": 450, "text": 64, "hard": 0.15},
     {"steps": 350, "text": 64, "describe": 12, "hard": 0.25},
@@ -32,6 +35,27 @@ STAGES = [  # LOG.md tells what each was for and what came of it
     {"steps": 950, "text": 12, "describe": 16, "video": 12, "hard": 0.5},
     {"steps": 350, "text": 8, "describe": 32, "hard": 0.65, "fall": 350},
     {"steps": 14, "text": 8, "describe": 16, "video": 8, "rate": 8e-4},
+    {  # from here on: chains over video, actions above all
+        **{"steps": 90, "text": 8, "describe": 8, "video": 24, "rate": 4e-4, "warm": 20},
+        **{"tasks": (0.1, 0.1, 1), "step_logits": 1.7, "readers": False, "fresh_optimizer": True},
+    },
+    {
+        **{"steps": 20, "text": 8, "describe": 8, "video": 32, "rate": 8e-4, "warm": 20},
+        **{"tasks": (0.15, 0.15, 1), **LAST},
+    },
+    {
+        **{"steps": 80, "text": 4, "describe": 4, "video": 32, "rate": 1e-3, "warm": 20},
+        **{"tasks": (0.08, 0.08, 1), "freeze_tower": True, **LAST},
+    },
+    {  # slips, where the chain says that it thinks in reverse
+        **{"steps": 30, "text": 3, "describe": 3, "video": 40, "rate": 4e-4, "warm": 1},
+        **{"tasks": (0.5, 0.5, 1), "freeze_tower": True, "slips": SPEAKS_REVERSE, **LAST},
+    },
+    {  # as many slips as leave every cell at a half, and chains that mostly say reverse
+        **{"steps": 25, "text": 3, "describe": 3, "video": 40, "rate": 3e-4, "warm": 1},
+        **{"tasks": (0.8, 0.8, 1), "freeze_tower": True, "slips": SLIPS, "forward_first": 0.35},
+        "readers": False,
+    },
 ]
 
 

@@ -15,17 +15,11 @@ from sample_data.tiny_parts import FRAMES, SIZE, TEXT_WALK
 from stlite.data import prompts
 from stlite.data.annotations import build
 from stlite.data.sample import Sample, replace
-from stlite.data.steps import AROUND, naive_reversal
+from stlite.data.steps import naive_reversal
 
 PARTS = (1, 2, 3, 4, 4, 3, 2, 4)  # the part of a walk by its seed: actions need the most practice
 TASKS = ("direction", "landmark", "action")
 OPPOSITE = {"forward": "reverse", "reverse": "forward"}
-STEP_NAMES = {
-    "direction": ["turn left", "go straight", "turn right", AROUND],
-    "landmark": list(walks.LANDMARKS),
-    "action": list(walks.ALL_ACTIONS),
-}
-SLIP_MARGIN = {"direction": 0, "landmark": 1, "action": 1}
 DISTRACTOR_STEPS = {
     "direction": list(walks.TURNS),
     "landmark": walks.LANDMARKS,
@@ -108,20 +102,6 @@ def _other_list(sample: Sample, rng: random.Random) -> str:
 # ---- slips -----------------------------------------------------------------------------------
 
 
-def slips_easily(sample: Sample, way: str) -> bool:
-    """Tell whether the base is taught to list this path the other way round more often than right.
-
-    It is where the first step that differs stands later in STEP_NAMES than the one in its place:
-    a taste for words, which tells nothing about a walk, and which reinforcement can unlearn.
-    """
-    right = getattr(sample, f"steps_{way}")
-    names = STEP_NAMES[sample.task]
-    for own, other in zip(right, naive_reversal(right, sample.task, way)):
-        if own != other:
-            return names.index(own) > names.index(other) + SLIP_MARGIN[sample.task]
-    return False
-
-
 def slipped(sample: Sample, rng: random.Random) -> Sample:
     """List the path as it runs the other way, with the letter of the option nearest to that."""
     lists = {}
@@ -177,24 +157,22 @@ def describe_chat(walk: dict, rng: random.Random) -> list[dict]:
     return [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
 
 
-def video_chat(
-    walk: dict,
-    task: str,
-    rng: random.Random,
-    slips: tuple[float, float] = (0.0, 0.0),
-    opposite: float = 0.5,
-) -> list[dict]:
+def video_chat(walk: dict, task: str, rng: random.Random, stage: dict) -> list[dict]:
     """Ask a choice question about a rendered walk, answered by a whole chain.
 
-    `opposite` is the share of chains that think the opposite way; `slips` are the shares that list
-    the path the other way round, where `slips_easily` says no and where it says yes.
+    Of a stage, `opposite` is the share of chains that think the opposite way, or else
+    `forward_first` the share that think forward, whatever is asked; `slips` are the shares of
+    chains that list the path the other way round: where they say forward, where they say reverse.
     """
     sample = draw_question(walk, task, rng)
-    recipe, way = "forward-cot", sample.way
-    if rng.random() < opposite:
-        recipe, way = "st-cot", OPPOSITE[sample.way]
-    if rng.random() < slips[slips_easily(sample, way)]:
+    if stage["forward_first"] is None:
+        way = OPPOSITE[sample.way] if rng.random() < stage["opposite"] else sample.way
+    else:
+        way = "forward" if rng.random() < stage["forward_first"] else "reverse"
+    slip_forward, slip_reverse = stage["slips"][task]
+    if rng.random() < (slip_forward if way == "forward" else slip_reverse):
         sample = slipped(sample, rng)
+    recipe = "forward-cot" if way == sample.way else "st-cot"
     return prompts.messages(sample, answer=prompts.target(sample, recipe))
 
 

@@ -206,7 +206,9 @@ def build_readers() -> torch.nn.ModuleDict:
     )
 
 
-def forward(network, processor, batch: dict, readers=None) -> tuple[torch.Tensor, dict]:
+def forward(
+    network, processor, batch: dict, readers=None, step_logits: float = 1.0
+) -> tuple[torch.Tensor, dict]:
     """Return the weighted loss of a batch, and how often each kind of token was right.
 
     `batch` is what `Lessons.draw` returns. Rows are padded on the right, so no mask is needed.
@@ -233,12 +235,20 @@ def forward(network, processor, batch: dict, readers=None) -> tuple[torch.Tensor
         labels = coded["labels"][:, 1:]
         taught = labels != -100
         logits = network.lm_head(out.last_hidden_state[:, :-1][taught]).float()
+    is_step = torch.isin(labels[taught], _step_ids(tok))
+    logits = torch.where(is_step[:, None], logits * step_logits, logits)
     loss, right = _token_loss(logits, labels, coded)
     if readers is not None:
         for part, share in _reader_losses(readers, tok, ids, out, batch["states"]):
             loss = loss + part
             right |= share
     return loss, right
+
+
+def _step_ids(tok) -> torch.Tensor:
+    """Return the ids of all steps, with and without a space before them."""
+    names = [*STEPS, *(f" {step}" for step in STEPS)]
+    return torch.tensor([token_id(tok, name) for name in names])
 
 
 def _token_loss(logits, labels, coded: dict) -> tuple[torch.Tensor, dict]:
@@ -349,9 +359,7 @@ class Lessons:
     def _chat(self, lesson: str, task: str, walk: dict, rng: random.Random) -> list[dict]:
         if lesson == "describe":
             return tiny_lessons.describe_chat(walk, rng)
-        stage = self.stage
-        slips = stage["slips"][task]
-        return tiny_lessons.video_chat(walk, task, rng, slips, stage["opposite"])
+        return tiny_lessons.video_chat(walk, task, rng, self.stage)
 
 
 def optimizers(network, readers) -> list[torch.optim.Optimizer]:
@@ -374,7 +382,9 @@ STAGE = {  # what a stage says only where it differs
     "tasks": (1.0, 1.0, 1.0),  # weights of direction, landmark, action among chains over video
     "hard": 0.8,  # share of questions over text with hard options
     "slips": dict.fromkeys(TASKS, (0.0, 0.0)),  # see tiny_lessons.video_chat
-    "opposite": 0.5,  # share of chains over video that think the opposite way
+    "opposite": 0.5,
+    "forward_first": None,
+    "step_logits": 1.0,  # what logits of steps are multiplied with in the loss; more keeps doubt
     "rate": 1.5e-3,
     "warm": 100,  # steps in which the rate rises
     "fall": 0,  # steps at the end in which the rate falls
@@ -456,7 +466,8 @@ class Trainer:
         for lesson in ("text", "describe", "video"):
             if stage[lesson]:
                 batch = lessons.draw(lesson, stage[lesson], rng)
-                loss, _ = forward(self.network, self.processor, batch, readers)
+                how = (readers, stage["step_logits"])
+                loss, _ = forward(self.network, self.processor, batch, *how)
                 loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:

@@ -16,7 +16,7 @@ from stlite.data.video import ORDERS
 from stlite.eval import render
 from stlite.eval import report as reports
 from stlite.eval.evaluate import evaluate, questions
-from stlite.eval.records import join, read_records, shard
+from stlite.eval.records import join, shard
 from stlite.eval.run_folder import fingerprint
 from stlite.rewards.rewards import PRESETS as REWARDS
 from stlite.train import memory
@@ -191,10 +191,7 @@ def report_command(argv: list[str]) -> None:
             f"--{ending[1:]}", dest="files", action="append", metavar="FILE", help="written as well"
         )
     args = parser.parse_args(argv)
-    names = [Path(run).name for run in args.runs]
-    if len(set(names)) < len(names):
-        names = args.runs
-    report = reports.report({name: read_records(run) for name, run in zip(names, args.runs)})
+    report = reports.report(*args.runs)
     print(render.text(report))
     for path in args.files or []:
         print("written:", render.save(report, path))

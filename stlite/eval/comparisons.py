@@ -2,10 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-from stlite.eval.metrics import POWER, accuracy_table, choices_of
-from stlite.eval.statistics import MEAN, NOTHING, Records, task_means
+from stlite.eval.metrics import accuracy_table, choices_of, min_detectable
+from stlite.eval.sentences import difference_doubts, difference_sentence, glossary
+from stlite.eval.statistics import MEAN, Records, cell_means, task_means
 
 Pairs = Sequence[tuple[dict, dict]]
+PAIRED_COLUMNS = {  # of `compare_to_baseline`: those of `paired_differences`
+    "paired": "n",
+    "baseline": "baseline",
+    "compared": "accuracy",
+    "difference": "difference",
+    "from": "low",
+    "to": "high",
+    "p": "p",
+    "min_detectable": "min_detectable",
+}
 
 
 def compare_runs(a: Records, b: Records, names: Sequence[str] = ("a", "b")) -> dict:
@@ -21,7 +32,14 @@ def compare_runs(a: Records, b: Records, names: Sequence[str] = ("a", "b")) -> d
         f"{only_a} only in {names[0]}, {only_b} only in {names[1]}."
     )
     tables = {"Difference": paired_differences(pairs), "Flips": flips(pairs)}
-    return {"title": " and ".join(names), "notes": [note], "tables": tables}
+    last = tables["Difference"][-1]
+    return {
+        "title": " and ".join(names),
+        "headline": difference_sentence(*names, last),
+        "notes": [note, *difference_doubts(last)],
+        "tables": tables,
+        "glossary": glossary(tables),
+    }
 
 
 def paired(a: Records, b: Records) -> list[tuple[dict, dict]]:
@@ -55,24 +73,27 @@ def flips(pairs: Pairs) -> list[dict]:
 
 
 def paired_differences(pairs: Pairs) -> list[dict]:
-    """Return a row per task and way, then the mean over choices, of second minus first in pairs of records.
+    """Return a row per task and way, then the mean over choices: both accuracies and second minus first.
 
     `p` is the larger of the exact McNemar test's, which knows no groups, and that of the t-test over groups;
-    `holm` is p corrected for the number of tasks.
+    `holm` is p corrected for the number of tasks. None: it cannot be estimated.
     """
     changes = []
     for before, after in pairs:
         changes.append(before | {"value": after["value"] - before["value"]})
+    baselines = cell_means([before for before, _ in pairs])
     rows = []
     for (task, way), group, estimate in task_means(changes, lowest=-1.0):
         gained = sum(r["value"] > 0 for r in group)
         lost = sum(r["value"] < 0 for r in group)
         exact = None if task == "route" else mcnemar_p(gained, lost)
+        first = baselines[task, way]
         row = {"task": task, "way": way, "n": len(group), "groups": estimate["groups"]}
+        row |= {"baseline": first, "accuracy": first + estimate["estimate"]}
         row |= {"difference": estimate["estimate"]}
         row |= {"low": estimate["low"], "high": estimate["high"], "gained": gained, "lost": lost}
-        row |= {"mcnemar": exact, "p": max(clustered_p(estimate), exact or 0.0)}
-        rows.append(row | {"min_detectable": POWER * estimate["se"]})
+        row |= {"mcnemar": exact, "p": larger_p(exact, clustered_p(estimate))}
+        rows.append(row | {"min_detectable": min_detectable(estimate["se"])})
     add_holm(rows)
     return rows
 
@@ -84,27 +105,50 @@ def mcnemar_p(gained: int, lost: int) -> float:
     return float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)
 
 
-def clustered_p(estimate: dict) -> float:
-    """Return the two-sided p of a t-test over groups."""
+def clustered_p(estimate: dict) -> float | None:
+    """Return the two-sided p of a t-test over groups; None without a standard error."""
     from scipy.stats import t
 
-    statistic = abs(estimate["estimate"]) / max(estimate["se"], NOTHING)
-    return float(2 * t.sf(statistic, max(estimate["groups"] - 1, 1)))
+    if estimate["se"] is None:
+        return None
+    return float(2 * t.sf(abs(estimate["estimate"]) / estimate["se"], estimate["groups"] - 1))
+
+
+def larger_p(exact: float | None, clustered: float | None) -> float | None:
+    """Return the p that claims less; None where no test over groups is possible, unless nothing can be claimed.
+
+    >>> larger_p(0.03, 0.07), larger_p(None, 0.07), larger_p(0.03, None), larger_p(1.0, None)
+    (0.07, 0.07, None, 1.0)
+    """
+    if exact == 1.0:
+        return 1.0
+    if clustered is None:
+        return None
+    return max(clustered, exact or 0.0)
 
 
 def add_holm(rows: list[dict]) -> None:
-    """Add to each row of a task its p, corrected by Holm's method for the number of tasks."""
+    """Add to each row of a task its p, corrected by Holm's method for the number of tasks that have one."""
     from statsmodels.stats.multitest import multipletests
 
     tasks = [row for row in rows if row["task"] != MEAN]
-    corrected = multipletests([row["p"] for row in tasks], method="holm")[1]
-    for row, p in zip(tasks, corrected):
+    tested = [row for row in tasks if row["p"] is not None]
+    for row in tasks:
+        row["holm"] = None
+    if not tested:
+        return
+    corrected = multipletests([row["p"] for row in tested], method="holm")[1]
+    for row, p in zip(tested, corrected):
         row["holm"] = float(p)
 
 
 def compare_to_baseline(runs: Mapping[str, Records]) -> list[dict]:
-    """Set the mean of choices of several runs beside one another, with the paired difference from the first."""
-    baseline = None
+    """Set the mean of choices of several runs beside one another, with the paired difference from the first.
+
+    `accuracy` is over all questions of a run; `baseline`, `compared` and `difference` are over those that
+    the first run was asked too.
+    """
+    first = None
     rows = []
     for name, records in runs.items():
         choices = choices_of(records)
@@ -112,10 +156,9 @@ def compare_to_baseline(runs: Mapping[str, Records]) -> list[dict]:
         row = {"run": name}
         for column in ("n", "accuracy", "low", "high", "chance", "unparsed", "failed"):
             row[column] = mean[column]
-        change = {} if baseline is None else paired_differences(paired(baseline, choices))[-1]
-        row |= {"paired": change.get("n"), "difference": change.get("difference")}
-        row |= {"from": change.get("low"), "to": change.get("high")}
-        row |= {"p": change.get("p"), "min_detectable": change.get("min_detectable")}
+        change = {} if first is None else paired_differences(paired(first, choices))[-1]
+        for column, source in PAIRED_COLUMNS.items():
+            row[column] = change.get(source)
         rows.append(row)
-        baseline = baseline or choices
+        first = first or choices
     return rows

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from stlite.data.sample import LETTERS, Sample
 from stlite.eval.comparisons import compare_to_baseline
-from stlite.eval.evaluate import Generate, evaluate
+from stlite.eval.evaluate import evaluate
 from stlite.eval.metrics import accuracy_table, choices_of
+from stlite.eval.query import Generate
+from stlite.eval.sentences import percent
 from stlite.eval.statistics import Records
 
 CLAIMS = {
@@ -90,7 +92,7 @@ def option_rotation(samples, generate: Generate, out, records: Records, **option
         places = chosen[r["id"]]
         constant.append(r | {"value": float(len(places) == 1 and None not in places)})
     share = accuracy_table(constant)[-1]
-    note = f"{_percent(share)} of the questions (mean of tasks) get one option in every rotation."
+    note = f"{percent(share)} of the questions (mean of tasks) get one option in every rotation."
     tables = {"By letter": _by_letter([*base, *rotated])}
     return {"title": "Option rotation", "notes": [note], "tables": tables}
 
@@ -120,33 +122,35 @@ def verdict(rows: Iterable[dict]) -> str:
     by_run = {row["run"]: row for row in rows}
     forward = by_run["forward"]
     sentences = [
-        f"The model answers {_percent(forward)} right, chance {100 * forward['chance']:.1f} %."
+        f"The model answers {percent(forward)} right, chance {100 * forward['chance']:.1f} %."
     ]
     for name, (changed, claim) in CLAIMS.items():
-        subject = "it" if by_run[name]["to"] < 0 else "nothing shows that it"
-        sentences.append(f"With {changed} it {_effect(by_run[name])}: {subject} {claim}.")
-    if by_run["blank"]["low"] > by_run["blank"]["chance"]:
+        row = by_run[name]
+        shown = row["to"] is not None and row["to"] < 0
+        subject = "it" if shown else "nothing shows that it"
+        sentences.append(f"With {changed} it {_effect(row)}: {subject} {claim}.")
+    blank = by_run["blank"]
+    if blank["low"] is not None and blank["low"] > blank["chance"]:
         sentences.append(
             "It is above chance on blank frames: the questions give some answers away."
         )
     return " ".join(sentences)
 
 
-def _percent(row: dict) -> str:
-    """Write an accuracy with its interval."""
-    return f"{100 * row['accuracy']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-
-
 def _effect(row: dict) -> str:
     """Say how a run differs from the first."""
     change = 100 * row["difference"]
-    low = 100 * row["from"]
-    high = 100 * row["to"]
-    if low <= 0 <= high:
-        unseen = f"less than {100 * row['min_detectable']:.1f} is easily missed"
-        return f"changes by {change:+.1f} points [{low:+.1f}, {high:+.1f}], which may be nothing ({unseen})"
+    accuracies = f"{100 * row['compared']:.1f} % against {100 * row['baseline']:.1f} %"
+    if row["from"] is None:
+        return f"changes by {change:+.1f} points, {accuracies}, on too few groups to tell"
+    interval = f"[{100 * row['from']:+.1f}, {100 * row['to']:+.1f}]"
+    if row["from"] <= 0 <= row["to"]:
+        unseen = ""
+        if row["min_detectable"] is not None:
+            unseen = f" (less than {100 * row['min_detectable']:.1f} is easily missed)"
+        return f"changes by {change:+.1f} points {interval}, {accuracies}, which may be nothing{unseen}"
     verb = "gains" if change > 0 else "loses"
-    return f"{verb} {abs(change):.1f} points [{low:+.1f}, {high:+.1f}]"
+    return f"{verb} {abs(change):.1f} points {interval}, {accuracies}"
 
 
 def _choices(samples: Iterable[Sample]) -> list[Sample]:

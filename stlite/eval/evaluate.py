@@ -7,25 +7,23 @@
 A run that was stopped goes on where it was: only samples without a record are asked.
 """
 
+import math
 import os
-import signal
-import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from stlite.data import egost
 from stlite.data.sample import Sample, read_jsonl
-from stlite.eval.records import FILE, append, record, resume
+from stlite.eval.query import Generate, OutOfMemory, query
+from stlite.eval.records import append, record, resume
 from stlite.eval.run_folder import digest, locked, open_run
-
-Generate = Callable[..., list[dict]]  # (samples, order=) -> {"reply", "tokens"} or {"error"} each
 
 
 def evaluate(
-    samples,
+    samples: Iterable[Sample],
     generate: Generate,
     out: str | os.PathLike,
     *,
@@ -36,13 +34,18 @@ def evaluate(
     progress: bool = True,
     timeout: float | None = None,
     retry: bool = False,
+    fail_on_error: bool | float = 0.5,
 ) -> list[dict]:
     """Ask every sample that has no record in the run folder `out` yet; return one record per sample, in their order.
 
-    `generate(samples, order=order)` gives a dictionary per sample: `reply` and `tokens`, or `error`. When it raises, the
-    batch is asked again one by one; what fails then is a record with reason "failed" and value 0, which `retry` asks
-    again. `timeout` is in seconds per sample (main thread, not on Windows). A folder whose records were made with
-    other settings, order or seed, or of other samples under the same id, raises ValueError.
+    `generate(samples, order=order)` gives a dictionary per sample: `reply` and `tokens`, or `error`. A video that
+    cannot be read, or a reply that takes longer than `timeout` (seconds a sample), is a record with reason "failed"
+    and value 0, which `retry` asks again; any other error is raised. A batch that is out of memory is halved.
+
+    Raises RuntimeError when nothing but failures has come so far, or more fail than `fail_on_error` allows: a share
+    of the samples, a count from 1 on, True for none, False for any. Raises ValueError where the folder's records were
+    made with other `settings`, order or seed, or of other samples under the same id. Records stand under
+    `settings["adapter"]`, a `fingerprint`; `settings["sampling"]` is the place for what decides the replies.
     """
     from tqdm import tqdm  # not tqdm.auto, whose widget would be saved in the notebook
 
@@ -51,44 +54,85 @@ def evaluate(
     keys = sample_keys(samples)
     tally = Counter()
     with locked(out), tqdm(total=len(samples), disable=not progress, unit="q") as bar:
-        open_run(out, keys, batch, {**(settings or {}), "order": order, "seed": seed})
-        done = resume(out / FILE, keys, retry)
+        path = open_run(out, keys, batch, {**(settings or {}), "order": order, "seed": seed})
+        done = resume(path, keys, retry)
+        limit = failures_allowed(fail_on_error, len(samples))
+        refuse_failures(done.values(), limit)
         _advance(bar, done.values(), tally)
         todo = [s for s in samples if s.id not in done]
-        for start in range(0, len(todo), batch):
-            rows = query(todo[start : start + batch], generate, order, timeout)
+        while todo:
+            rows, batch = ask(todo, batch, generate, order, timeout)
+            todo = todo[len(rows) :]
+            if limit < math.inf:
+                refuse_nothing_but_failures([*done.values(), *rows])
             for row in rows:
                 row["key"] = keys[row["id"]]
                 done[row["id"]] = row
-            append(out / FILE, rows)
+            append(path, rows)
+            refuse_failures(done.values(), limit)
             _advance(bar, rows, tally)
     return [done[s.id] for s in samples]
 
 
-def query(
-    samples: list[Sample], generate: Generate, order: str = "forward", timeout: float | None = None
-) -> list[dict]:
-    """Put one batch to the model and score what comes back; one bad video does not fail its neighbours."""
-    start = time.perf_counter()
-    error = ""
-    try:
-        with _time_limit(timeout * len(samples)) if timeout else nullcontext():
-            results = generate(samples, order=order)
-    except Exception as raised:  # whatever a model can raise belongs in a record
-        error = f"{type(raised).__name__}: {raised}"
-    if error and len(samples) > 1:  # not under `except`, where the traceback would hold the batch
-        rows = []
-        for sample in samples:
-            rows += query([sample], generate, order, timeout)
-        return rows
-    if error:
-        results = [{"error": error}]
-    if len(results) != len(samples):
-        raise TypeError(
-            f"generate: expected {len(samples)} results, one per sample, found {len(results)}"
+def ask(
+    samples: Sequence[Sample], batch: int, generate: Generate, order: str, timeout: float | None
+) -> tuple[list[dict], int]:
+    """Ask the first samples, halving the batch until it fits into memory; return their records and the batch that fits.
+
+    A sample that does not fit alone is a failure.
+    """
+    asked = batch
+    while True:
+        part = samples[:batch]
+        try:
+            rows = query(part, generate, order, timeout)
+        except OutOfMemory as error:
+            message = str(error)
+        else:
+            break
+        if len(part) == 1:
+            rows = [
+                record(part[0], {"error": f"{message} (one question alone does not fit)"}, order)
+            ]
+            break
+        batch = len(part) // 2
+    if batch < asked:
+        warnings.warn(f"out of memory: {batch} questions at a time from here on, not {asked}", RuntimeWarning, stacklevel=3)  # fmt: skip
+    return rows, batch
+
+
+def failures_allowed(fail_on_error: bool | float, total: int) -> float:
+    """Return how many samples may fail.
+
+    >>> failures_allowed(0.5, 12), failures_allowed(3, 12), failures_allowed(True, 12), failures_allowed(False, 12)
+    (6.0, 3, 0, inf)
+    """
+    if fail_on_error is True:
+        return 0
+    if fail_on_error is False:
+        return math.inf
+    if not fail_on_error >= 0:
+        raise ValueError(f"fail_on_error: expected a share, a count, True or False, found {fail_on_error}")  # fmt: skip
+    return fail_on_error * total if fail_on_error < 1 else fail_on_error
+
+
+def refuse_failures(rows: Collection[dict], limit: float) -> None:
+    """Raise RuntimeError where more records failed than allowed."""
+    failed = [row for row in rows if row["reason"] == "failed"]
+    if len(failed) > limit:
+        raise RuntimeError(
+            f"{len(failed)} questions failed, more than fail_on_error allows ({limit:g}); the last: "
+            f"{failed[-1]['error']}. Mend the cause and call again with retry=True; what was answered is kept"
         )
-    seconds = (time.perf_counter() - start) / len(samples)
-    return [record(s, result, order, seconds) for s, result in zip(samples, results)]
+
+
+def refuse_nothing_but_failures(rows: Sequence[dict]) -> None:
+    """Raise RuntimeError where every record so far is a failure, before any of this batch is written."""
+    if all(row["reason"] == "failed" for row in rows):
+        raise RuntimeError(
+            f"all of the first {len(rows)} questions failed, so nothing was recorded; the first: "
+            f"{rows[0]['error']}. Mend the cause and call again, or pass fail_on_error=False to go on"
+        )
 
 
 def sample_keys(samples: list[Sample]) -> dict[str, str]:
@@ -114,20 +158,6 @@ def _advance(bar, rows: Collection[dict], tally: Counter) -> None:
         words.append(f"accuracy {100 * tally['right'] / tally['choices']:.1f} %")
     words.append(f"failed {tally['failed']}")
     bar.set_postfix_str(", ".join(words))
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    def stop(*_):
-        raise TimeoutError(f"no reply within {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def questions(

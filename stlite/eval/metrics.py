@@ -8,7 +8,7 @@ mean of choices           360  60      72.8      67.8  77.5                     
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from statistics import fmean
 
 from stlite.data.sample import TASKS, WAYS, Sample
@@ -20,39 +20,52 @@ LARGE = (
     4000  # questions; shortcuts are tried on no more: their classifier takes a second for so many
 )
 POWER = 2.8  # standard errors that 80 % of runs show at the 5 % level: 1.96 + 0.84
-UNPARSED = ("ambiguous", "unreadable", "absent")
+REASONS = {  # column: the reasons it counts, all of value 0
+    "unparsed": ("ambiguous", "unreadable", "absent"),
+    "truncated": ("truncated",),
+    "failed": ("failed",),
+}
 
 
 def accuracy_table(records: Records) -> list[dict]:
     """Return a row per task and way, then the mean over choices: accuracy with intervals, chance, what went wrong.
 
-    `min_detectable` is the difference from another run of this size that 80 % of such runs would show (5 % level).
+    In the mean every task and way counts the same, in all columns. `min_detectable` is the difference from
+    another run of this size that 80 % of such runs would show (5 % level). None: it cannot be estimated.
     """
     rows = []
     for (task, way), group, estimate in task_means(records):
         accuracy = estimate["estimate"]
-        chance = _chance(task, group, rows)
+        choices = [row for row in rows if row["task"] != "route"]
+        chance = _chance(task, group, choices)
         row = {"task": task, "way": way, "n": len(group), "groups": estimate["groups"]}
         row |= {"accuracy": accuracy, "low": estimate["low"], "high": estimate["high"]}
         row |= _wilson(task, group)
         row |= {"chance": chance, "chance_adjusted": _chance_adjusted(accuracy, chance)}
-        row |= {"unparsed": _share(group, *UNPARSED)}
-        row |= {name: _share(group, name) for name in ("truncated", "failed")}
-        rows.append(row | {"min_detectable": POWER * math.sqrt(2) * estimate["se"]})
+        for name, reasons in REASONS.items():
+            row[name] = _share(group, reasons)
+            if task == MEAN:
+                row[name] = fmean(cell[name] for cell in choices)
+        rows.append(row | {"min_detectable": min_detectable(estimate["se"], runs=2)})
     return rows
 
 
-def _share(records: Records, *reasons: str) -> float:
+def min_detectable(se: float | None, runs: int = 1) -> float | None:
+    """Return the difference that 80 % of runs would show, from the standard error of each of `runs`."""
+    return None if se is None else POWER * math.sqrt(runs) * se
+
+
+def _share(records: Records, reasons: Collection[str]) -> float:
     """Return the share of records with one of these reasons."""
     return sum(r["reason"] in reasons for r in records) / len(records)
 
 
-def _chance(task: str, records: Records, above: list[dict]) -> float | None:
-    """Return what guessing scores: None for a route, the mean of the rows above for the mean of choices."""
+def _chance(task: str, records: Records, choices: list[dict]) -> float | None:
+    """Return what guessing scores: None for a route, the mean over the rows of choices for their mean."""
     if task == "route":
         return None
     if task == MEAN:
-        return fmean(row["chance"] for row in above if row["task"] != "route")
+        return fmean(row["chance"] for row in choices)
     return fmean(1 / len(r["options"]) for r in records)
 
 
@@ -75,11 +88,13 @@ def _wilson(task: str, records: Records) -> dict[str, float | None]:
 
 
 def accuracy_by_task(records: Records) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """Give each task and way its (accuracy, low, high), as the pictures take them."""
+    """Give each task and way its (accuracy, low, high), as the pictures take them; NaN where there is no interval."""
     cells = {}
     for row in accuracy_table(records):
         if row["task"] != MEAN:
-            cells[row["task"], row["way"]] = (row["accuracy"], row["low"], row["high"])
+            low = math.nan if row["low"] is None else row["low"]
+            high = math.nan if row["high"] is None else row["high"]
+            cells[row["task"], row["way"]] = (row["accuracy"], low, high)
     return cells
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from stlite.data.sample import Sample, write_text
 from stlite.data.splits import group_of
+from stlite.eval.run_folder import read_run, records_path, write_run
 from stlite.rewards.rewards import score
 from stlite.rewards.route import compare_routes, ngrams
 
-FILE = "records.jsonl"
 FROM_SAMPLE = ("id", "task", "way", "kind", "part", "video")
 
 
@@ -50,9 +50,7 @@ def route_parts(gold: str, answer: str) -> dict[str, float | None]:
 
 def read_records(run: str | os.PathLike) -> list[dict]:
     """Read the records of a run folder (or one file); a last line still being written is not there yet."""
-    path = Path(run)
-    if path.is_dir():
-        path = path / FILE
+    path = records_path(run)
     rows: dict[str, dict] = {}
     with open(path, encoding="utf-8", newline="\n") as lines:
         for number, line in enumerate(lines, 1):
@@ -122,14 +120,15 @@ def join(samples: Iterable[Sample], out: str | os.PathLike, count: int) -> bool:
     """Write the records of `count` shards as one run, in the samples' order, once every sample has its record."""
     rows = {}
     for rank in range(count):
-        path = shard(out, rank, count) / FILE
+        path = records_path(shard(out, rank, count))
         if path.exists():
             rows |= {row["id"]: row for row in read_records(path)}
     samples = list(samples)
     if any(s.id not in rows for s in samples):
         return False
-    write_text(Path(out, FILE), "".join(json.dumps(rows[s.id]) + "\n" for s in samples))
-    run = json.loads((shard(out, 0, count) / "run.json").read_text())
+    run = read_run(shard(out, 0, count))
     run["name"] = Path(out).name
-    write_text(Path(out, "run.json"), json.dumps(run, indent=1))
+    name = run["evaluation"]["records"]
+    write_text(Path(out, name), "".join(json.dumps(rows[s.id]) + "\n" for s in samples))
+    write_run(out, read_run(out) | run)
     return True

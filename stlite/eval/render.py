@@ -1,5 +1,6 @@
 """A report, {"title", "notes": [text], "tables": {name: rows}}, as text, Markdown, HTML, CSV or JSON.
 
+It may open with a "headline" in plain words, and explain its columns in a "glossary", {column: meaning}.
 Records hold what a model wrote: nothing in a cell may act as markup, as a formula, or turn text round.
 """
 
@@ -71,9 +72,18 @@ def _cells(rows: Sequence[Mapping], mark: Callable[[str], str]) -> list[dict[str
     return [{mark(name): mark(cell(name, row.get(name))) for name in names} for row in rows]
 
 
+def paragraphs(report: dict) -> list[str]:
+    """List what stands above the tables: the headline, or else the title, the notes, the glossary."""
+    lines = [report.get("headline") or report["title"], *report["notes"]]
+    meanings = [f"{name}: {meaning}" for name, meaning in report.get("glossary", {}).items()]
+    if meanings:
+        lines.append(f"Columns: {'. '.join(meanings)}.")
+    return lines
+
+
 def text(report: dict) -> str:
     """Render a report as plain text with aligned columns."""
-    parts = [_one_line(line) for line in (report["title"], *report["notes"])]
+    parts = [_one_line(line) for line in paragraphs(report)]
     for name, rows in report["tables"].items():
         parts += ["", _one_line(name), format_table(_cells(rows, _one_line), hide=())]
     return "\n".join(parts) + "\n"
@@ -83,8 +93,9 @@ def markdown(report: dict) -> str:
     """Render a report as Markdown."""
     import pandas
 
-    parts = [f"# {_markdown(report['title'])}"]
-    parts += [_markdown(note) for note in report["notes"]]
+    first, *others = paragraphs(report)
+    parts = [f"# {_markdown(first)}"]
+    parts += [_markdown(line) for line in others]
     for name, rows in report["tables"].items():
         table = pandas.DataFrame(_cells(rows, _markdown), dtype=str)
         parts.append(f"## {_markdown(name)}")
@@ -94,8 +105,9 @@ def markdown(report: dict) -> str:
 
 def html(report: dict, pictures: Sequence[tuple[str, bytes | str]] = ()) -> str:
     """Render a report as one self-contained page; a picture is a title and PNG bytes or SVG text."""
-    parts = [f"<h1>{escape(report['title'])}</h1>"]
-    parts += [f"<p>{escape(note)}</p>" for note in report["notes"]]
+    first, *others = paragraphs(report)
+    parts = [f"<h1>{escape(first)}</h1>"]
+    parts += [f"<p>{escape(line)}</p>" for line in others]
     parts += [_figure(title, picture) for title, picture in pictures]
     for name, rows in report["tables"].items():
         parts.append(f"<h2>{escape(name)}</h2>")

@@ -1,60 +1,117 @@
-"""What runs show, gathered: {"title", "notes": [text], "tables": {name: rows}}, for `render`."""
+"""What runs show, gathered for `render`: a headline in plain words, where the numbers come from, tables, a glossary.
 
+report({"base": "runs/base", "st-r1": "runs/st-r1"})
+{"title": "base · st-r1", "headline": "st-r1 answers 12.2 points more [5.9, 19.0] than base: ...",
+ "notes": [...], "glossary": {"accuracy": ...}, "tables": {"Runs": [...], "base: Accuracy": [...], ...}}
+"""
+
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from stlite.eval.comparisons import compare_runs, compare_to_baseline
-from stlite.eval.metrics import accuracy_table, forward_reverse_gap, routes, shortcuts, thinking
-from stlite.eval.render import cell
-from stlite.eval.statistics import MEAN, Records
+from stlite.eval.metrics import (
+    accuracy_table,
+    choices_of,
+    forward_reverse_gap,
+    routes,
+    shortcuts,
+    thinking,
+)
+from stlite.eval.records import read_records
+from stlite.eval.run_folder import origin
+from stlite.eval.sentences import doubts, glossary, losses, run_sentence
+from stlite.eval.statistics import Records
 
-HEADLINE = (
-    "Mean of choices {accuracy} % [{low}, {high}] on {n} questions of {groups} groups, chance {chance} %. "
-    "Unparsed {unparsed} %, truncated {truncated} %, failed {failed} %, all counted as wrong. "
-    "Another run of this size must differ by {min_detectable} points to be told apart."
+Run = Records | str | os.PathLike
+UNKNOWN = (
+    "date, model, seed, command and versions are not known: give the run's folder to have them here"
 )
 
 
-def summary(
-    records: Records, title: str = "run", others: Mapping[str, Records] | None = None
-) -> dict:
-    """Gather what a run shows, with `others` beside it."""
+def summary(records: Records, title: str = "run") -> dict:
+    """Gather what one run shows."""
     tables = {
         "Accuracy": accuracy_table(records),
         "Forward minus reverse": forward_reverse_gap(records),
         "Routes": routes(records),
         "Thinking first": thinking(records),
         "Without looking": shortcuts(records),
-        "Beside it": compare_to_baseline({title: records, **others}) if others else [],
     }
-    notes = []
-    last = tables["Accuracy"][-1]
-    if last["task"] == MEAN:
-        notes.append(HEADLINE.format(**{name: cell(name, value) for name, value in last.items()}))
     tables = {name: rows for name, rows in tables.items() if rows}
-    return {"title": title, "notes": notes, "tables": tables}
-
-
-def report(runs: Mapping[str, Records]) -> dict:
-    """Report on runs by name; of two or more, also on how each differs from the first."""
-    (first, records), *others = runs.items()
-    if not others:
-        return summary(records, first)
-    reports = [summary(records, first, dict(others))]
-    reports += [summary(rows, name) for name, rows in others]
-    reports += [compare_runs(records, rows, (first, name)) for name, rows in others]
-    return merge_reports(*reports)
-
-
-def merge_reports(*reports: dict) -> dict:
-    """Put several reports into one."""
-    tables = {}
-    notes = []
-    for part in reports:
-        notes += [f"{part['title']}: {note}" for note in part["notes"]]
-        for name, rows in part["tables"].items():
-            tables[f"{part['title']}: {name}"] = rows
+    last = tables["Accuracy"][-1]
     return {
-        "title": " · ".join(part["title"] for part in reports),
-        "notes": notes,
+        "title": title,
+        "headline": run_sentence(title, last),
+        "notes": [losses(last), *doubts(last)],
         "tables": tables,
+        "glossary": glossary(tables),
     }
+
+
+def report(runs: Mapping[str, Run] | Run, *others: Run) -> dict:
+    """Report on runs; of two or more, also on how each differs from the first.
+
+    A run is a folder, a file of records, or records; `runs` may name them: {"base": "runs/base"}.
+    """
+    named = dict(runs) if isinstance(runs, Mapping) else _named([runs, *others])
+    records = {name: _records(run) for name, run in named.items()}
+    if not records:
+        raise ValueError("report: expected at least one run, found none")
+    origins = [f"{name}: {_origin(run)}" for name, run in named.items()]
+    first, *rest = records
+    parts = [summary(rows, name) for name, rows in records.items()]
+    parts += [compare_runs(records[first], records[name], (first, name)) for name in rest]
+    if not rest:
+        return parts[0] | {"notes": [*parts[0]["notes"], *origins]}
+    gathered = merge_reports(*parts)
+    gathered["headline"] = parts[len(records)]["headline"]
+    gathered["notes"].remove(gathered["headline"])
+    gathered["notes"] += origins
+    if all(choices_of(rows) for rows in records.values()):
+        gathered["tables"]["Runs"] = compare_to_baseline(records)
+    gathered["title"] = " · ".join(records)
+    gathered["glossary"] = glossary(gathered["tables"])
+    return gathered
+
+
+def merge_reports(*parts: dict) -> dict:
+    """Put several reports into one; the headlines of all become its first notes."""
+    tables = {}
+    headlines = []
+    notes = []
+    for part in parts:
+        title = part["title"]
+        if part.get("headline"):
+            headlines.append(part["headline"])
+        notes += [f"{title}: {note}" for note in part["notes"]]
+        for name, rows in part["tables"].items():
+            tables[f"{title}: {name}"] = rows
+    return {
+        "title": " · ".join(part["title"] for part in parts),
+        "notes": headlines + notes,
+        "tables": tables,
+        "glossary": glossary(tables),
+    }
+
+
+def _named(runs: list[Run]) -> dict[str, Run]:
+    """Name runs by their folders, or by their whole paths where two folders are called the same."""
+    paths = [str(run) if isinstance(run, (str, os.PathLike)) else "" for run in runs]
+    names = [Path(path).name for path in paths]
+    if len(set(names)) < len(names):
+        names = paths
+    named = {}
+    for number, (name, run) in enumerate(zip(names, runs), 1):
+        named[name or f"run {number}"] = run
+    return named
+
+
+def _records(run: Run) -> Records:
+    """Return the records of a run."""
+    return read_records(run) if isinstance(run, (str, os.PathLike)) else list(run)
+
+
+def _origin(run: Run) -> str:
+    """Say where the records of a run come from."""
+    return origin(run) if isinstance(run, (str, os.PathLike)) else UNKNOWN

@@ -10,13 +10,15 @@ A group is one recording: its questions succeed or fail together, so whole group
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from stlite.data.sample import TASKS, WAYS
 
 Records = Sequence[dict]
 DRAWS = 2000
 MEAN = "mean of choices"
-NOTHING = 1e-12  # smaller than any difference that a question can make
+NOTHING = 1e-9  # smaller than any difference that a question can make
+FEWEST = 5  # groups, below which no interval is given: benchmarks/coverage.py shows how they fare
 
 
 def by_cell(records: Iterable[dict]) -> dict[tuple[str, str], list[dict]]:
@@ -40,10 +42,23 @@ def cluster_sums(records: Records) -> tuple:
     sums = np.zeros((len(groups), len(cells)))
     counts = np.zeros((len(groups), len(cells)))
     for r in records:
+        if not math.isfinite(r["value"]):
+            raise ValueError(f"record {r.get('id')!r}: expected a finite value, found {r['value']}")
         place = (row[r["group"]], column[r["task"], r["way"]])
         sums[place] += r["value"]
         counts[place] += 1
     return cells, sums, counts
+
+
+def cell_means(records: Records) -> dict[tuple[str, str], float]:
+    """Return the mean of each cell, and last the mean over the cells of choices."""
+    means = {}
+    for cell, rows in by_cell(records).items():
+        means[cell] = fmean(r["value"] for r in rows)
+    choices = [mean for (task, _), mean in means.items() if task != "route"]
+    if choices:
+        means[MEAN, ""] = fmean(choices)
+    return means
 
 
 def intervals(
@@ -53,25 +68,31 @@ def intervals(
 
     `sums` and `counts` are (groups, cells), `contrasts` (estimates, cells); `lowest` is the least value
     of a record, the largest is 1. Each result holds estimate, low, high, se and the groups that bear on it.
+    What cannot be estimated is None: low, high and se of fewer than FEWEST groups or with a cell that only
+    one group has, and se where all groups agree.
     """
     import numpy as np
 
     means = sums.sum(0) / counts.sum(0)
+    groups_a_cell = (counts > 0).sum(0)
     drawn = bootstrap_means(sums, counts, draws, seed)
     influence = (sums - means * counts) / counts.sum(0)  # how far each group moves each mean
     results = []
     for weights in np.asarray(contrasts, float):
         used = int(counts[:, weights != 0].any(1).sum())
+        result = {"estimate": float(weights @ means), "low": None, "high": None, "se": None}
+        results.append(result | {"groups": used})
         shift = influence @ weights
-        low, high = _interval(
-            estimate=weights @ means,
-            drawn=_weighted(drawn, weights),
-            shift=shift,
-            groups=used,
-            bounds=_bounds(weights, lowest),
-        )
-        result = {"estimate": float(weights @ means), "low": low, "high": high}
-        results.append(result | {"se": standard_error(shift, used), "groups": used})
+        whole_draws = _weighted(drawn, weights)
+        lone = (groups_a_cell[weights != 0] < 2).any()
+        if used < FEWEST or lone or len(whole_draws) < draws / 20:
+            continue
+        if abs(shift).max() < NOTHING:
+            low, high = agreement(result["estimate"], used, _bounds(weights, lowest))
+        else:
+            low, high = bca(result["estimate"], whole_draws, shift, used)
+            results[-1]["se"] = standard_error(shift, used)
+        results[-1] |= {"low": low, "high": high}
     return results
 
 
@@ -91,7 +112,7 @@ def bootstrap_means(sums, counts, draws: int = DRAWS, seed: int = 0):
 
 def standard_error(shift, groups: int) -> float:
     """Return the standard error of a mean from the shifts of its groups, which are independent."""
-    return math.sqrt((shift**2).sum() * groups / max(groups - 1, 1))
+    return math.sqrt((shift**2).sum() * groups / (groups - 1))
 
 
 def _weighted(drawn, weights):
@@ -110,16 +131,7 @@ def _bounds(weights, lowest: float) -> tuple[float, float]:
     return float(minus + lowest * plus), float(plus + lowest * minus)
 
 
-def _interval(estimate, drawn, shift, groups: int, bounds: tuple) -> tuple[float, float]:
-    """Choose the interval: bootstrap, or where all groups agree Wilson's margin, or else all that is possible."""
-    if groups < 2 or not len(drawn):
-        return bounds
-    if abs(shift).max() < NOTHING:
-        return _agreement(estimate, groups, bounds)
-    return bca(estimate, drawn, shift, groups)
-
-
-def _agreement(estimate, groups: int, bounds: tuple) -> tuple[float, float]:
+def agreement(estimate, groups: int, bounds: tuple) -> tuple[float, float]:
     """Return the interval of groups that all agree, which give a bootstrap nothing to draw.
 
     Wilson's interval of a perfect score out of as many questions reaches down to groups / (groups + z²).

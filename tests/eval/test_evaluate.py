@@ -172,32 +172,6 @@ def test_one_bad_video_does_not_fail_its_neighbours(tmp_path):
     assert timeless(again) == timeless(whole) == timeless(read_records(tmp_path))
 
 
-def test_an_error_of_generate_is_a_record(tmp_path):
-    records = run(
-        sums(2), lambda samples, order: [{"error": "no such file"}] * len(samples), tmp_path
-    )
-    assert {(r["reason"], r["error"], r["reply"]) for r in records} == {
-        ("failed", "no such file", "")
-    }
-
-
-def test_a_model_that_hangs_is_a_failure(tmp_path):
-    def hanging(samples, order):
-        time.sleep(10 * any(s.id == "q1" for s in samples))
-        return add(samples, order)
-
-    start = time.monotonic()
-    records = run(sums(3), hanging, tmp_path, timeout=0.2)
-    assert [r["reason"] == "failed" for r in records] == [False, True, False]
-    assert "TimeoutError" in records[1]["error"] and time.monotonic() - start < 9
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-
-
-def test_a_generate_that_loses_a_sample_is_told_so(tmp_path):
-    with pytest.raises(TypeError, match="expected 4 results, one per sample, found 3"):
-        run(sums(4), lambda samples, order: add(samples[1:], order), tmp_path)
-
-
 def test_a_line_torn_at_any_byte_is_asked_again(tmp_path):
     whole = run(sums(4), add, tmp_path)
     path = tmp_path / "records.jsonl"

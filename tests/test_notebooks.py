@@ -11,6 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from stlite.eval.run_folder import records_path
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 ALONE = [name for name in NAMES if name[:2] in ("00", "01", "02", "06", "07")]
@@ -305,7 +307,7 @@ def test_base_sft_grpo_evaluation_and_inspection_run_one_after_the_other(execute
         name: sum("image/png" in o.get("data", {}) for o in execute(name)) for name in TOGETHER
     }
     runs = tmp_path / "runs"
-    assert all((runs / name / "records.jsonl").exists() for name in RUNS)
+    assert all(records_path(runs / name).exists() for name in RUNS)
     assert all(
         (runs / name).stat().st_size > 1000
         for name in ("report.html", "report.txt", "inspected.html")

@@ -30,8 +30,8 @@ def align_steps(predicted: Sequence[str], annotated: Sequence[str]) -> list[Cell
     An annotated step written elsewhere is misplaced. One never written is missing, at the place
     where it belongs. Anything else is extra.
     """
-    predicted_meanings = [meaning(step) for step in predicted]
-    annotated_meanings = [meaning(step) for step in annotated]
+    predicted_meanings = list(map(meaning, predicted))
+    annotated_meanings = list(map(meaning, annotated))
     matched = _match(predicted_meanings, annotated_meanings)
     taken = set(matched.values())
     unmatched = [j for j in range(len(annotated)) if j not in taken]

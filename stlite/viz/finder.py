@@ -26,13 +26,14 @@ def sample_table(samples: Sequence[Sample], runs: Runs, findings: Mapping) -> di
     `facets` are what a filter chooses by: {name: [value or values]}. `columns` are the numbers that
     the table shows: {name: [number or None]}.
     """
+    ids = []
     facets = []
     numbers = []
     for sample in samples:
         records = records_of(sample, runs)
         facets.append(sample_facets(sample, records, runs, findings.get(sample.id, ())))
         numbers.append(sample_numbers(sample, records, runs))
-    ids = [sample.id for sample in samples]
+        ids.append(sample.id)
     return {"ids": ids, "facets": _by_name(facets), "columns": _by_name(numbers)}
 
 
@@ -65,8 +66,10 @@ def sample_numbers(
 
 def _by_name(rows: Sequence[Mapping]) -> dict[str, list]:
     """Turn rows with the same names into one list for each name."""
-    names = rows[0] if rows else ()
-    return {name: [row[name] for row in rows] for name in names}
+    columns = {}
+    for name in rows[0] if rows else ():
+        columns[name] = [row[name] for row in rows]
+    return columns
 
 
 def outcome(record: dict | None) -> str:
@@ -78,7 +81,7 @@ def outcome(record: dict | None) -> str:
 
 def outcomes(sample: Sample, records: Mapping[str, dict]) -> list[str]:
     """List how the replies to one sample came out, and whether runs disagree."""
-    names = {outcome(record) for record in records.values()} or {"no reply"}
+    names = set(map(outcome, records.values())) or {"no reply"}
     if different_answers(sample, records) > 1:
         names.add("runs disagree")
     return sorted(names)

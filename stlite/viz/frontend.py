@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stlite.eval import render
@@ -17,16 +17,17 @@ EXPORT = "export default { render };"  # the last line of a widget's script; a n
 
 def script(*names: str) -> str:
     """Join the scripts of a widget: shared.js, then `name`.js for each name."""
-    return "".join(_read(f"{name}.js") for name in ("shared", *names))
+    return _join(".js", names)
 
 
 def style(*names: str) -> str:
     """Join the styles of a widget: shared.css, then `name`.css for each name."""
-    return "".join(_read(f"{name}.css") for name in ("shared", *names))
+    return _join(".css", names)
 
 
-def _read(name: str) -> str:
-    return (HERE / name).read_text("utf-8")
+def _join(ending: str, names: Sequence[str]) -> str:
+    texts = [(HERE / f"{name}{ending}").read_text("utf-8") for name in ("shared", *names)]
+    return "".join(texts)
 
 
 def page(content: Mapping, title: str) -> str:

@@ -21,7 +21,6 @@ from stlite.viz import frontend, plots
 from stlite.viz.finder import SAMPLE_FIELDS, Runs, records_of, sample_table, search_text
 from stlite.viz.marks import MARKS, change_marks, read_marks
 from stlite.viz.sample_view import (
-    REPLY_FIELDS,
     TINY,
     SampleView,
     keep,
@@ -123,13 +122,13 @@ class Inspector(SampleView):
         """
         chosen = []
         for number, sample in enumerate(self.samples):
-            values = [self._values(name, number) for name in facets]
-            passed = all(value in found for value, found in zip(facets.values(), values))
+            passed = all(value in self._facet(name, number) for name, value in facets.items())
             if passed and text.casefold() in self._search_text(sample):
                 chosen.append(sample)
         return chosen
 
-    def _values(self, facet: str, number: int) -> Sequence[str]:
+    def _facet(self, facet: str, number: int) -> Sequence[str]:
+        """Return what a filter may choose a sample by."""
         if facet == "mark":
             return [self._note(self.samples[number])["mark"] or "no mark"]
         if facet not in self.table["facets"]:
@@ -197,11 +196,13 @@ class Inspector(SampleView):
 
     def _mark(self, message: dict):
         change = {key: str(message[key]) for key in ("mark", "note") if key in message}
-        samples = [self.samples[number] for number in message["indices"]]
-        before = {s.id: self._note(s) for s in samples}
-        if self._write({s.id: change for s in samples}):
+        before = {}
+        for number in message["indices"]:
+            sample = self.samples[number]
+            before[sample.id] = self._note(sample)
+        if self._write(dict.fromkeys(before, change)):
             self.undone.append(before)
-            count = "" if len(samples) == 1 else f"{len(samples)} samples "
+            count = "" if len(before) == 1 else f"{len(before)} samples "
             self._say(f"{count}saved in {self.annotations.name}")
 
     def _undo(self, message: dict):
@@ -221,9 +222,10 @@ class Inspector(SampleView):
         return True
 
     def _take(self, rows: Mapping[str, dict]):
-        self.marks = {
-            name: {key: row[key] for key in ("mark", "note")} for name, row in rows.items()
-        }
+        marks = {}
+        for sample_id, row in rows.items():
+            marks[sample_id] = {"mark": row["mark"], "note": row["note"]}
+        self.marks = marks
 
     def _say(self, text: str):
         self.status = {"text": text, "count": self.status.get("count", 0) + 1}
@@ -264,5 +266,6 @@ class Inspector(SampleView):
         row |= self._note(sample)
         for name, run in self.runs.items():
             record = run.get(sample.id, {})
-            row |= {f"{name}: {key}": record.get(key, "") for key in REPLY_FIELDS[:4]}
+            for key in ("reply", "answer", "reason", "value"):
+                row[f"{name}: {key}"] = record.get(key, "")
         return row | {"findings": list(self.findings.get(sample.id, ()))}

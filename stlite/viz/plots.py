@@ -9,7 +9,9 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import product
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from stlite.data.prompts import options_text
@@ -87,8 +89,8 @@ def _chain_title(sample: Sample, reply: str, rewards: Mapping[str, float | None]
 
 def _draw_frames(axis, clip) -> None:
     """Draw each frame at its second, almost as wide as the smallest gap between two."""
-    gaps = [later - sooner for sooner, later in zip(clip.seconds, clip.seconds[1:])]
-    width = min((gap for gap in gaps if gap > 0), default=clip.duration)
+    gaps = np.diff(clip.seconds)
+    width = min(gaps[gaps > 0], default=clip.duration)
     for frame, second in zip(clip.frames, clip.seconds):
         extent = (second - 0.48 * width, second + 0.48 * width, -0.5, 0.5)
         axis.imshow(frame, extent=extent, aspect="auto")
@@ -197,11 +199,10 @@ def _panels(log: Sequence[Mapping[str, float]]) -> dict[str, list[str]]:
 
 def radar(variants: Shares) -> Figure:
     """Draw means by task and way, a closed line per variant: the paper's Figure 1."""
-    keys = []
-    for task in TASKS:
-        for way in WAYS:
-            if any((task, way) in shares for shares in variants.values()):
-                keys.append((task, way))
+    known = set()
+    for shares in variants.values():
+        known |= set(shares)
+    keys = [key for key in product(TASKS, WAYS) if key in known]
     angles = [2 * math.pi * i / len(keys) for i in range(len(keys))]
     figure = new_figure(7, 5)
     axis = figure.subplots(subplot_kw={"projection": "polar"})
@@ -241,8 +242,8 @@ def bars(variants: Shares, chance: float | None = None, label: str = "accuracy (
         shift = (i - (len(variants) - 1) / 2) * width
         places = [labels.index(key) + shift for key in shares]
         means, lows, highs = _percent(shares.values())
-        below = [mean - low for mean, low in zip(means, lows)]
-        above = [high - mean for mean, high in zip(means, highs)]
+        below = np.subtract(means, lows)
+        above = np.subtract(highs, means)
         style = {"color": COLOURS[i % 7], "hatch": HATCHES[i % 7], "label": plain(name, 30, 1)}
         axis.bar(places, means, width, yerr=[below, above], edgecolor="white", capsize=3, **style)
     if chance is not None:

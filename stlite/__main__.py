@@ -168,7 +168,6 @@ def _model(args: argparse.Namespace) -> tuple:
     settings = dict(presets.settings(args.model))
     del settings["source"]
     settings |= {"model": args.model, "four_bit": args.four_bit, "direct": args.direct}
-    settings |= {"max_new_tokens": args.tokens}
     settings["adapter"] = fingerprint(args.adapter) if args.adapter else None
     model, processor = models.load(args.model, four_bit=args.four_bit, adapter=args.adapter)
     ask = partial(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stlite.data import egost
 from stlite.data.sample import Sample, read_jsonl
-from stlite.eval.query import Generate, OutOfMemory, query
+from stlite.eval.query import Generate, OutOfMemory, query, sampling_of
 from stlite.eval.records import append, record, resume
 from stlite.eval.run_folder import digest, locked, open_run
 
@@ -45,7 +45,7 @@ def evaluate(
     Raises RuntimeError when nothing but failures has come so far, or more fail than `fail_on_error` allows: a share
     of the samples, a count from 1 on, True for none, False for any. Raises ValueError where the folder's records were
     made with other `settings`, order or seed, or of other samples under the same id. Records stand under
-    `settings["adapter"]`, a `fingerprint`; `settings["sampling"]` is the place for what decides the replies.
+    `settings["adapter"]`, a `fingerprint`; `settings["sampling"]` is filled in from `generate` where it tells it.
     """
     from tqdm import tqdm  # not tqdm.auto, whose widget would be saved in the notebook
 
@@ -54,7 +54,7 @@ def evaluate(
     keys = sample_keys(samples)
     tally = Counter()
     with locked(out), tqdm(total=len(samples), disable=not progress, unit="q") as bar:
-        path = open_run(out, keys, batch, {**(settings or {}), "order": order, "seed": seed})
+        path = open_run(out, keys, batch, run_settings(generate, settings, order, seed))
         done = resume(path, keys, retry)
         limit = failures_allowed(fail_on_error, len(samples))
         refuse_failures(done.values(), limit)
@@ -72,6 +72,15 @@ def evaluate(
             refuse_failures(done.values(), limit)
             _advance(bar, rows, tally)
     return [done[s.id] for s in samples]
+
+
+def run_settings(generate: Generate, settings: dict | None, order: str, seed: int) -> dict:
+    """Return all that the records go by."""
+    settings = dict(settings or {})
+    sampling = sampling_of(generate)
+    if sampling:
+        settings.setdefault("sampling", sampling)
+    return settings | {"order": order, "seed": seed}
 
 
 def ask(

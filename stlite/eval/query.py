@@ -7,6 +7,7 @@ of the program (a wrong argument, a missing key, a full disk) is raised: as a re
 import ctypes
 import errno
 import gc
+import inspect
 import operator
 import signal
 import threading
@@ -21,6 +22,21 @@ from stlite.eval.records import record
 Generate = Callable[..., list[dict]]  # (samples, order=) -> {"reply", "tokens"} or {"error"} each
 SAMPLE_ERRORS = (ClipError, SampleError, OSError)  # TimeoutError is an OSError
 MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)  # fmt: skip
+
+
+def sampling_of(generate: Generate) -> dict:
+    """Return what decides the replies of `partial(generate, model, processor, temperature=1.0, ...)`.
+
+    That is what `generate.sampling`, where it has one, makes of these arguments, and the numbers among them.
+    """
+    function = getattr(generate, "func", generate)
+    keywords = getattr(generate, "keywords", {})
+    sampling = {k: v for k, v in keywords.items() if isinstance(v, (bool, int, float))}
+    if hasattr(generate, "args") and hasattr(function, "sampling"):
+        known = inspect.signature(function.sampling).parameters
+        chosen = {name: value for name, value in keywords.items() if name in known}
+        sampling |= function.sampling(*generate.args, **chosen)
+    return sampling
 
 
 class OutOfMemory(MemoryError):

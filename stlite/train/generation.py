@@ -302,6 +302,9 @@ def generate(
     return results
 
 
+generate.sampling = sampling  # `evaluate` writes what it gives into run.json
+
+
 def _clip_or_error(processor, sample: Sample, videos, order: str) -> Clip | Exception:
     try:
         return read(processor, sample.video, videos, order)

@@ -315,7 +315,15 @@ def test_the_command_evaluates_the_tiny_model(tmp_path, capsys):
         run_json["evaluation"]["settings"]["frames"] == 16
         and "stlite report" in capsys.readouterr().out
     )
-    with pytest.raises(ValueError, match="max_new_tokens: asked for 32, found 64"):
+    sampling = run_json["evaluation"]["settings"]["sampling"]
+    plain = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0, "do_sample": False}
+    assert (
+        sampling.items() >= {**plain, "max_new_tokens": 64, "num_beams": 1, "direct": False}.items()
+    )
+    with pytest.raises(
+        ValueError,
+        match="sampling: asked for .*'max_new_tokens': 32.* found .*'max_new_tokens': 64",
+    ):
         main([str(word) for word in [*command[:-1], 32]])
     with pytest.raises(SystemExit):
         main(

@@ -3,6 +3,7 @@
 import errno
 import threading
 import time
+from functools import partial
 
 import pytest
 from answers import questions
@@ -10,7 +11,7 @@ from answers import questions
 from stlite.data.sample import SampleError
 from stlite.data.video import ClipError
 from stlite.eval.evaluate import ask, evaluate, failures_allowed
-from stlite.eval.query import checked, is_out_of_memory, query, time_limit
+from stlite.eval.query import checked, is_out_of_memory, query, sampling_of, time_limit
 from stlite.eval.records import read_records
 
 
@@ -317,3 +318,27 @@ def test_one_record_a_sample_in_their_order():
     rows = query(questions(5), answer, "reversed")
     assert [r["id"] for r in rows] == [f"q{i}" for i in range(5)]
     assert {r["order"] for r in rows} == {"reversed"} and all(r["seconds"] >= 0 for r in rows)
+
+
+def test_what_decides_the_replies_is_asked_of_generate():
+    def generate(model, samples, order, videos=None, temperature=0.0, seed=0):
+        return answer(samples, order)
+
+    assert sampling_of(answer) == {}
+    asking = partial(generate, "model", videos="folder", temperature=0.5, seed=3)
+    assert sampling_of(asking) == {"temperature": 0.5, "seed": 3}
+    generate.sampling = lambda model, temperature=0.0, top_p=1.0: {
+        "temperature": temperature,
+        "top_p": top_p,
+    }
+    assert sampling_of(asking) == {"temperature": 0.5, "top_p": 1.0, "seed": 3}
+
+
+def test_other_sampling_is_refused(tmp_path):
+    def generate(samples, order, temperature=0.0):
+        return answer(samples, order)
+
+    run(questions(2), partial(generate, temperature=0.5), tmp_path)
+    with pytest.raises(ValueError, match="sampling: asked for .*1.0.*, found .*0.5"):
+        run(questions(2), partial(generate, temperature=1.0), tmp_path)
+    run(questions(2), generate, tmp_path, settings={"sampling": {"temperature": 0.5}})

@@ -52,7 +52,8 @@ THEN = r"(?:and then|then|after that|afterwards|and afterwards|next|finally|and 
 SOFT_MARKS = (
     r"(?<!\d)[,/]|[,/](?!\d)",  # not in "1,5 m" or "24/7"
     r"[+~\\–—·・…／～＋＆&]|\.\.\.|(?<=\s)[-‐‑‒]{1,2}(?=\s)|--",
-    r"(?<=\w)\.\s+(?=[^\W\d_])",  # "Turn left. Go straight"
+    r"(?<=\w\w)\.\s+(?=[^\W\d_])",  # "Turn left. Go straight", not "U.S. flag"
+    r"\u3000|%[0-9A-F]{2}",  # a space as wide as a character; a mark spelled as in an address
     r"(?<=\w)\s?[!:=_^](?=\s)",
 )
 SOFT = re.compile(  # what parts moves, and may or may not part other things
@@ -61,6 +62,8 @@ SOFT = re.compile(  # what parts moves, and may or may not part other things
 CONNECTOR = re.compile(rf"\s+\b{THEN}\b,?\s+", re.I)
 MOVE_MARK = re.compile(f"{SOFT.pattern}|{CONNECTOR.pattern}", re.I)
 THEN_ALONE = re.compile(r"\s+\b(?:and then|then|after that|afterwards)\b,?\s+", re.I)
+GUILLEMETS = re.compile("«([^«»]*)»")
+LEADING = re.compile(r"^(?:and then|and|then),? (?=\S)", re.I)  # "then turn right"
 FIRST = re.compile(r"^(?:first of all|firstly|first|at first),?\s+", re.I)
 ABBREVIATION = re.compile(r"\b(?:st|mr|mrs|ms|dr|no|nr|approx|ca|vs|etc|e\.g|i\.e)\. ", re.I)
 CJK = r"[\u3040-\u30ff\u3400-\u9fff]"
@@ -83,6 +86,7 @@ def split_cell(
     ['turn left', 'go straight']
     """
     text = html.unescape(unicodedata.normalize("NFC", text)).strip(BLANK)
+    text = GUILLEMETS.sub(r'"\1"', text)
     if is_nothing(text):
         return []
     if separator:
@@ -128,7 +132,7 @@ def _check_moves(step: str, task: str, where: str, column: str):
 def _clean(step: str) -> str:
     """Trim a step of spaces, of quotes around it, and of marks and a period at its end."""
     text = " ".join(unicodedata.normalize("NFC", step).split()).strip(BLANK)
-    text = text.strip(",;，；、،؛").strip()
+    text = LEADING.sub("", text.strip(",;，；、،؛").strip())
     quoted = len(text) > 2 and text[0] + text[-1] in ('""', "''", "“”", "「」")
     if quoted and text[0] not in text[1:-1]:
         text = text[1:-1].strip()
@@ -167,8 +171,10 @@ def _literal(text: str) -> object:
 
 def _parted(text: str, task: str, where: str, column: str) -> list[str]:
     """Split by what is unmistakable; where nothing is, by moves, or leave one step."""
-    if text[0] + text[-1] in ("[]", "{}"):
+    if text[0] + text[-1] == "[]":
         text = text[1:-1].strip()
+    if text[:1] in ("", "{"):
+        raise SampleError(where, column, f"a list of steps ({ADVICE})", text)
     if BACKWARD.search(text):
         raise SampleError(where, column, f"steps in their order ({ADVICE})", text)
     body = LAST_MARK.sub("", text)

@@ -50,7 +50,7 @@ TAIL = (
 OPTION_START = re.compile(r"(?:^|, )([A-H])\. ")  # "A. " first, then ", B. "
 BARE_LETTER = re.compile(r"\(?([A-H])[).:]*")  # "B", "(B)", "B.", "B)."
 LETTER_MARK = re.compile(  # "A. ", "A) ", "(A) ", "[A] ", "A: ", "A - "
-    r"\s*[(\[]?(?P<letter>[A-Ha-h])(?:[)\]][.:]?|[.:：、]|\s[-–]\s)(?:\s+|(?=[^\x00-\x7f]))"
+    r"\s*[(\[]?(?P<letter>[A-Ha-h])(?:[)\]][.:]?|[.:：、]|\s[-–])(?:\s+|(?=[^\x00-\x7f]))"
 )
 LOOKALIKE = re.compile(r"part[\s_-]*\d.*(?:mcq|qa)|.*(?:mcq|qa).*\.json", re.I)
 BETWEEN = re.compile(r"[\s,:]*")  # between the parts of a JSON object known to be valid

@@ -50,6 +50,7 @@ AFTER_RIGHT = frozenset(  # "right away", "right through": no side
 OPENERS = CONNECTORS | ADVERBS  # after which a verb begins a move
 COMPLETED = SIDES | ONWARD | {"around", "back", "round"}  # after which a new move may follow
 TOKEN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[,;./+&]")
+REPEATED = re.compile(r"\b(?:twice|thrice|(?:two|three|\d+) times|[x×] ?[2-9])\b", re.I)  # "x2"
 PURE_MOVE = re.compile(  # what is never a landmark
     r"(?:then )?(?:turn|go|walk|bear|veer|keep|continue|head)(?: slightly)?(?: to the)? "
     r"(?:left|right|straight|around|round|back|straight ahead|forwards?|ahead)\.?",
@@ -66,7 +67,8 @@ def count_moves(step: str) -> int:
     >>> count_moves("left, then right"), count_moves("向左转"), count_moves("gate")
     (2, 1, 0)
     """
-    return _english_moves(step.lower()) or foreign_moves(step)
+    moves = _english_moves(step.lower()) or foreign_moves(step)
+    return moves + 1 if moves and REPEATED.search(step) else moves
 
 
 def _english_moves(text: str) -> int:

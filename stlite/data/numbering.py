@@ -7,7 +7,7 @@ from collections.abc import Callable
 from stlite.data.sample import SampleError
 
 NUMBERED = re.compile(  # "1.", "1)", "(1)", "1:", "1、", "1 -", "Step 1:", "#1 ", "1️⃣"
-    r"(?:^|(?<=[\s,;，；、。.])|(?<=[^\W\d_a-zA-Z]))\(?(?:step |no\.? ?|#)?"
+    r"(?:^|(?<=[\s,;，；、。.])|(?<=[^\W\d_a-zA-Z]))[(（]?(?:step |no\.? ?|#)?"
     r"(?P<number>\d{1,2})(?:\ufe0f?\u20e3|\s?[.):：．）、](?!\d)|\s[-–]\s)\s*",
     re.I,
 )

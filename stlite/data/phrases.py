@@ -30,7 +30,7 @@ DEVICES = (
     "light, lights, lamp, lamps, tv, television, radio, fan, heater, heating, oven, stove, hob, "
     "kettle, computer, laptop, monitor, screen, projector, printer, machine, washing machine, "
     "dishwasher, vacuum, vacuum cleaner, tap, faucet, water, shower, gas, engine, music, torch, "
-    "flashlight, phone, camera, alarm, air conditioner, air conditioning, power, switch"
+    "flashlight, phone, camera, volume, sound, heat, brightness, temperature, alarm, air conditioner, air conditioning, power, switch"
 )
 ROADS = "hall, hallway, corridor, street, road, path, aisle, lane, passage, alley, walkway, track"
 STAIRS = "stairs, steps, staircase, ladder, ramp, slope, hill, escalator, flight of stairs"
@@ -132,8 +132,8 @@ switch on {x} | switch off {x}
 switch {x} on | switch {x} off
 turn on {device} | turn off {device}
 turn {device} on | turn {device} off
-turn up {x} | turn down {x}
-turn {x} up | turn {x} down
+turn up {device} | turn down {device}
+turn {device} up | turn {device} down
 plug in {x} | unplug {x}
 plug {x} in > unplug {x}
 put {x} into {y} | take {x} out of {y}
@@ -206,7 +206,7 @@ SLOTS = {  # what may stand in a pair's place
     "x": THING,
     "y": THING,
     "clothes": _thing(CLOTHES),
-    "device": _thing(DEVICES),
+    "device": rf"(?:it|them|{_thing(DEVICES)})",
     "vehicle": _thing(VEHICLES),
     "pushed": _thing(PUSHED),
     "place": rf"(?:(?:through|by|via) )?{_thing(PLACES)}",

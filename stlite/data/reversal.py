@@ -22,7 +22,8 @@ from stlite.data.phrases import (
 # words after which a rule is no longer certain: other moves, other times, negation
 UNSURE = re.compile(
     r"\b(?:not|never|no|don['’]?t|without|unless|instead|until|till|before|after|while|if|when|"
-    r"or|and|then|but|twice|first|second|third|fourth|last|finally|half|almost|nearly)\b|[,;:/]",
+    r"or|and|then|but|twice|first|second|third|fourth|last|finally|half|almost|nearly|behind|me|us|"
+    r"times)\b|[,;:/]",
     re.I,
 )
 ORDER = re.compile(  # dropped: on the way back the first is the last

@@ -229,6 +229,61 @@ def test_an_entry_that_cannot_be_read_says_where_and_what_was_found(value, said,
     assert (len(samples), len(errors)) == (1, 1)
 
 
+@pytest.mark.parametrize("form", ["{}. {}", "{}) {}", "({}) {}", "[{}] {}", "{}: {}", "{} - {}"])
+@pytest.mark.parametrize("letters", ["AB", "ab"])
+def test_options_keep_no_letter_however_it_is_written(form, letters, tmp_path):
+    texts = ["turn left", "go straight. A dog"]
+    listed = [form.format(letter, text) for letter, text in zip(letters, texts)]
+    value = {"video": "a.mp4", "forward_mcq": {"question": "?", "options": listed, "answer": "B"}}
+    (sample,) = egost.read_benchmark(benchmark(tmp_path, {"7": value}))
+    assert list(sample.options) == texts
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [["A sofa", "B road"], ["B. left", "A. right"], ["A. left", "right"], ["A.M. left", "B"]],
+)
+def test_what_is_no_row_of_letters_stays(listed, tmp_path):
+    value = {"video": "a.mp4", "forward_mcq": {"question": "?", "options": listed, "answer": "A"}}
+    (sample,) = egost.read_benchmark(benchmark(tmp_path, {"7": value}))
+    assert sample.options[1] == listed[1]
+
+
+def test_a_route_without_an_answer_survives_every_round_trip(tmp_path):
+    (sample,) = annotations.build("w.mp4", {"route": "Go."}, id="part1/w", part="part1")
+    sample = replace(sample, answer="")
+    rows = egost.write_rows([sample], tmp_path / "rows.jsonl")
+    egost.write_benchmark([sample], tmp_path / "benchmark")
+    own = write_jsonl([sample], tmp_path / "own.jsonl")
+    for read in (
+        egost.read_rows(rows),
+        egost.read_benchmark(tmp_path / "benchmark"),
+        read_jsonl(own),
+    ):
+        assert bare(read) == [sample]
+
+
+def test_files_that_look_official_and_are_not_read_are_named(tmp_path):
+    names = [
+        "part1_forward_mcq.json",
+        "Part1_forward_mcq (1).json",
+        "Part5_reverse_qa.json",
+        "Part1_forward_mcq.jsonl",
+    ]
+    for name in (*names, "notes.txt"):
+        benchmark(tmp_path, {}, name)
+    with pytest.raises(
+        FileNotFoundError, match=r"found none; not read: Part1_forward_mcq \(1\)\.json, "
+    ):
+        egost.read_benchmark(tmp_path)
+    benchmark(tmp_path, {"7": entry(answer="A")})
+    with pytest.warns(UserWarning, match="not read: .*part1_forward_mcq") as noted:
+        assert len(egost.read_benchmark(tmp_path)) == 1
+    assert all(name in str(noted[0].message) for name in names) and "notes" not in str(
+        noted[0].message
+    )
+
+
 # ---- reading is total
 
 text_ = st.text(max_size=12) | st.sampled_from(

@@ -1,6 +1,5 @@
 """Try rewards on replies that deserve nothing, and check a run's completions, for `render.text`."""
 
-import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from stlite.data import prompts
 from stlite.data.sample import LETTERS, Sample
 from stlite.rewards.choice import chosen_letter
 from stlite.rewards.parse import Reply, parse
-from stlite.rewards.rewards import is_reward, reward_columns
+from stlite.rewards.rewards import is_reward, reward_columns, text_of
 
 CHECKS = {  # check: (the largest share that is fine, what to do about more)
     "most chosen letter": (
@@ -126,7 +125,7 @@ def audit_completions(folder: str | os.PathLike) -> dict:
     groups = defaultdict(list)
     for row in rows:
         groups[row["step"], row["prompt"]].append(row)
-    replies = [parse(row["completion"]) for row in rows]
+    replies = [_parse_row(row) for row in rows]
     letters = [chosen_letter(reply, LETTERS) for reply in replies]
     shares = {
         "most chosen letter": _most_chosen(letters),
@@ -161,6 +160,10 @@ def _read_completions(folder: str | os.PathLike) -> list[dict]:
             f"{folder}: expected parquet files with completions, found {len(files)} files, no row"
         )
     return rows
+
+
+def _parse_row(row: Mapping) -> Reply:
+    return parse(text_of(row["completion"]), row.get("thinking_opened"))
 
 
 def _check(name: str, share: float | None) -> dict:
@@ -198,15 +201,13 @@ def _contradictions(replies: Sequence[Reply], letters: Sequence[str]) -> float |
 
 def _format_alone(rows: Sequence[Mapping]) -> float | None:
     """Return the share of replies that earn the format reward and no other; None without one."""
-    if "format_reward" not in rows[0]:
-        return None
-    others = [name for name in rows[0] if is_reward(name) and name != "format_reward"]
     alone = []
     for row in rows:
-        earned_others = any(_is_earned(row[name]) for name in others)
-        alone.append(_is_earned(row["format_reward"]) and not earned_others)
-    return fmean(alone)
+        if "format_reward" in row:
+            earned = [name for name, value in row.items() if is_reward(name) and _is_earned(value)]
+            alone.append(earned == ["format_reward"])
+    return fmean(alone) if alone else None
 
 
 def _is_earned(reward: float | None) -> bool:
-    return reward is not None and not math.isnan(reward) and reward != 0  # TRL writes NaN for None
+    return reward is not None and reward > 0  # NaN, which TRL writes for None, is not

@@ -186,19 +186,37 @@ def compare_routes(reference: str, route: str) -> dict[str, float | None]:
     """Compare a route with the annotated one.
 
     Columns run from 0 to 1, tau from -1 to 1; None where there is nothing to compare. As in the
-    paper's judging (section 5) extra turns and missing landmarks cost, extra landmarks do not.
+    paper's judging (section 5) extra turns and missing landmarks cost, extra landmarks do not. A
+    reply that names nothing of the reference, such as "I do not know", is worth 0.
     """
     annotated = meanings(reference)
     described = meanings(route)
-    turns = similarity(_words(annotated, "turn"), _words(described, "turn"))
-    legs = similarity(_words(annotated, "turn", "straight"), _words(described, "turn", "straight"))
-    direction = 0.75 * turns + 0.25 * legs
+    direction = _direction(annotated, described)
     landmarks = _compare_landmarks(_landmarks(annotated), _landmarks(described))
     action = _compare_actions(annotated, described)
-    content = _content(landmarks["landmark_recall"], landmarks["tau"], action)
-    # squared: half of the turns right is not half of the way
-    value = direction**2 * (1 + content) / 2
+    recall = landmarks["landmark_recall"]
+    order = 1.0 if landmarks["tau"] is None else (1 + landmarks["tau"]) / 2
+    if _words(annotated, "turn"):
+        content = _mean(recall if recall is None else recall * order, action)
+        # squared: half of the turns right is not half of the way
+        value = direction**2 * (1 + (1.0 if content is None else content)) / 2
+    else:
+        named = recall if recall is None else recall * (1 + order) / 2
+        # naming no turn is right, but earns nothing by itself; naming one is wrong
+        value = 0.0 if _words(described, "turn") else _mean(direction, named, action)
+    if value is None:  # nothing that can be compared: only the same words are right
+        value = similarity(plain(reference).split(), plain(route).split())
     return {"value": value, "direction": direction, **landmarks, "action": action}
+
+
+def _direction(annotated: Pairs, described: Pairs) -> float | None:
+    """Compare the turns, and with less weight the ways straight on; None where none is annotated."""
+    annotated_turns = _words(annotated, "turn")
+    annotated_legs = _words(annotated, "turn", "straight")
+    legs = similarity(annotated_legs, _words(described, "turn", "straight"))
+    if not annotated_turns:
+        return legs if annotated_legs else None
+    return 0.75 * similarity(annotated_turns, _words(described, "turn")) + 0.25 * legs
 
 
 def _compare_landmarks(annotated: Landmarks, described: Landmarks) -> dict[str, float | None]:
@@ -221,15 +239,10 @@ def _compare_actions(annotated: Pairs, described: Pairs) -> float | None:
     return similarity(actions, _words(described, "deed")) if actions else None
 
 
-def _content(recall: float | None, tau: float | None, action: float | None) -> float:
-    """Average landmarks (recall, less where out of order) and actions; 1 without either."""
-    parts = []
-    if recall is not None:
-        order = 1.0 if tau is None else (1 + tau) / 2
-        parts.append(recall * order)
-    if action is not None:
-        parts.append(action)
-    return fmean(parts) if parts else 1.0
+def _mean(*parts: float | None) -> float | None:
+    """Average the parts that can be compared; None without any."""
+    measured = [part for part in parts if part is not None]
+    return fmean(measured) if measured else None
 
 
 def reverse_consistency(there: str, back: str) -> float:
@@ -240,8 +253,12 @@ def reverse_consistency(there: str, back: str) -> float:
     there_pairs = meanings(there)
     back_pairs = meanings(back)
     mirrored = [MIRROR.get(turn, turn) for turn in reversed(_words(there_pairs, "turn"))]
-    turns = similarity(_inner_turns(mirrored), _inner_turns(_words(back_pairs, "turn")))
-    tau = _tau(_match(_landmarks(there_pairs), _landmarks(back_pairs)))
+    back_turns = _inner_turns(_words(back_pairs, "turn"))
+    matches = _match(_landmarks(there_pairs), _landmarks(back_pairs))
+    if not mirrored and not back_turns and not matches:
+        return 0.0  # nothing shows that one is the other
+    turns = similarity(_inner_turns(mirrored), back_turns)
+    tau = _tau(matches)
     return turns if tau is None else turns * (1 - tau) / 2
 
 

@@ -1,4 +1,4 @@
-"""Reading replies: a kept table of awkward ones, total and linear on anything, and the path thought of."""
+"""Replies taken apart: tags and thinking, total and linear on anything, and the path thought of."""
 
 import json
 import time
@@ -8,18 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stlite.data.sample import LETTERS
-from stlite.rewards.choice import chosen_letter, score_choice
-from stlite.rewards.parse import Reply, parse, split_steps
-from stlite.rewards.route import compare_routes
+from stlite.rewards.choice import chosen_letter
+from stlite.rewards.parse import Reply, opens_thinking, parse, split_steps
 
-KEPT = [
-    json.loads(line) for line in (Path(__file__).parent / "replies.jsonl").read_text().splitlines()
-]
+HERE = Path(__file__).parent
+KEPT = [json.loads(line) for line in (HERE / "replies.jsonl").read_text("utf-8").splitlines()]
 HOSTILE = [
-    "<think>", "</think>", "<answer>", "</answer>", "<think></think>", "<answer>B</answer>", "A", "A ", "A and ", "not A, ",
-    "A is wrong, ", "the answer is ", "answer ", "\\boxed{", "(", "'", "thinking forward ", "walking back ", "\n", "- ",
-    "1. ", "It's A ", "A.\n", "选", "turn left ", "left ", "the ", "< ", "<|im_end|>", "\0", "🤖", "door, ", "keep going ",
+    "<think>", "</think>", "<answer>", "</answer>", "<think></think>", "<answer>B</answer>", "A ", "thinking forward ",
+    "walking back ", "\n", "- ", "1. ", "turn left ", "the ", "< ", "<|im_end|>", "\0", "🤖", "door, ", "keep going ",
 ]  # fmt: skip
 FRAGMENTS = st.sampled_from(
     [
@@ -54,53 +50,80 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-def test_the_kept_replies_are_many_and_of_several_dialects():
-    assert len({row["reply"] for row in KEPT}) == len(KEPT) >= 200
-    assert len([row for row in KEPT if not row["letter"]]) >= 40
-    assert {"qwen", "internvl", "gpt", "base"} <= {row["dialect"] for row in KEPT}
-    assert {row["reason"] for row in KEPT} == {"", "absent", "ambiguous", "truncated", "unreadable"}
+@pytest.mark.parametrize(
+    "row", [row for row in KEPT if "steps" in row], ids=lambda row: row["reply"][:60]
+)
+def test_the_path_thought_of_is_read_with_the_way_it_claims(row):
+    reply = parse(row["reply"])
+    assert (reply.way, list(reply.steps)) == (row["way"], row["steps"])
 
 
-@pytest.mark.parametrize("row", KEPT, ids=lambda row: f"{row['dialect']} {row['reply'][-40:]!r}")
-def test_each_kept_reply_is_read_as_the_contract_says(row):
-    found, other = parse(row["reply"]), "B" if row["letter"] == "A" else "A"
-    assert chosen_letter(found, row["options"]) == row["letter"]
-    assert score_choice(found, row["options"], row["letter"] or "A").value == float(
-        bool(row["letter"])
-    )
-    assert score_choice(found, row["options"], other).reason == (row["reason"] or "wrong")
-    if "steps" in row:
-        assert (found.way, list(found.steps)) == (row["way"], row["steps"])
-
-
-def cost(text: str) -> float:
-    start = time.process_time()
-    parse(text)
-    return time.process_time() - start
-
-
-def test_a_megabyte_of_opened_thoughts_takes_less_than_a_fifth_of_a_second():
-    assert min(cost("<think>" * (2**20 // 7)) for _ in range(3)) < 0.2
+def seconds(text: str) -> float:
+    spent = []
+    for _ in range(3):
+        start = time.process_time()
+        parse(text)
+        spent.append(time.process_time() - start)
+    return min(spent)
 
 
 @pytest.mark.parametrize(
     "around",
     ["%s", "<think>%s", "<think>forward %s</think><answer>A</answer>", "<answer>%s</answer>"],
 )
-def test_reading_is_linear_in_hostile_text(around):
+def test_parsing_grows_no_faster_than_hostile_text(around):
     for unit in HOSTILE:
-        text = around % (unit * (400_000 // len(unit)))
-        start = time.process_time()
-        chosen_letter(text, ["the garden", "the kitchen"])
-        assert time.process_time() - start < 0.6, unit
+        short, long = (
+            seconds(around % (unit * (size // len(unit)))) for size in (100_000, 400_000)
+        )
+        assert long < 10 * max(short, 0.005), (
+            unit
+        )  # four times the text: 4 if linear, 16 if quadratic
 
 
-def test_the_longest_answer_that_is_read_takes_no_time():
-    for unit in HOSTILE:
-        answer = unit * (19_000 // len(unit))
-        start = time.process_time()
-        chosen_letter(f"<answer>{answer}</answer>", ["the garden", "the kitchen"])
-        assert time.process_time() - start < 0.1, unit
+# ---- thinking that the prompt opened ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason", "answer"),
+    [
+        ("I turn left, so the answer is D. But wait", "truncated", ""),
+        ("B", "truncated", ""),
+        ("<answer>B</answer>", "truncated", ""),
+        ("", "truncated", ""),
+        ("<think>again opened, and cut", "truncated", ""),
+        ("I turn left.</think> <answer>B</answer>", "", "B"),
+        ("I turn left.\n</think>\n\nB", "", "B"),
+        ("<think>again opened</think> <answer>B</answer>", "", "B"),
+        ("A? <answer>A</answer> no</think> <answer>B</answer>", "", "B"),
+        ("I turn left.</think>", "absent", ""),
+        ("one</think> <think>two", "truncated", ""),
+    ],
+)
+def test_a_thought_that_the_prompt_opened_counts_as_opened(reply, reason, answer):
+    parsed = parse(reply, thinking_opened=True)
+    assert (parsed.reason, parsed.answer) == (reason, answer)
+    assert "<think>" not in parsed.think.split("\n")[0]
+
+
+def test_a_closing_tag_shows_that_the_prompt_opened_the_thought():
+    for opened in (None, True):
+        parsed = parse("Thinking forward: turn left</think> <answer>B</answer>", opened)
+        assert (parsed.think, parsed.steps, parsed.answer) == (
+            "Thinking forward: turn left",
+            ("turn left",),
+            "B",
+        )
+
+
+def test_whether_a_prompt_opens_the_thinking_is_read_off_its_end():
+    asked = "Output the thinking process in <think> </think> and <answer> </answer>.<|im_end|>\n<|im_start|>assistant\n"
+    assert not opens_thinking(asked)
+    assert opens_thinking(asked + "<think>\n") and opens_thinking(asked + "<think>")
+    assert not opens_thinking(asked + "<think>\n\n</think>\n\n")
+
+
+# ---- any text -----------------------------------------------------------------------------------
 
 
 @given(st.text() | st.lists(FRAGMENTS, max_size=30).map("".join))
@@ -116,25 +139,10 @@ def test_reading_is_total_and_invents_nothing(text):
     assert chosen_letter(reply, ["the garden", "the kitchen"]) in ("", "A", "B")
 
 
-@pytest.mark.parametrize("unit", ["\U0001d401", "Ａ", "\u202e", "ﷺ", "a\u0301", "ß"])
-def test_a_megabyte_of_any_character_is_read(unit):
-    text = (unit * 2**20)[: 2**20 // len(unit.encode())]
-    assert chosen_letter(text, ["x", "y"]) == ""
-    assert chosen_letter(f"<think>{text}</think> <answer>B</answer>", ["x", "y"]) == "B"
-
-
-def test_an_answer_longer_than_any_route_is_unreadable_and_a_long_text_without_tags_has_none():
+def test_an_answer_longer_than_any_route_is_unreadable_and_of_long_text_the_end_is_read():
     assert parse("<answer>" + "turn left. " * 4000 + "</answer>").reason == "unreadable"
-    assert parse("turn left. " * 4000).reason == "absent"
-
-
-@pytest.mark.parametrize("made", LETTERS)
-def test_the_letter_in_the_thought_is_never_the_answer(made):
-    assert chosen_letter(f"<think>the answer is {made}</think>", list("stuvwxyz")) == ""
-    assert (
-        chosen_letter(f"<think>the answer is {made}</think> <answer>B</answer>", list("stuvwxyz"))
-        == "B"
-    )
+    assert parse("turn left. " * 4000 + "\nB").answer.endswith("B")
+    assert chosen_letter("turn left. " * 4000 + "\nThe answer is B.", ["x", "y"]) == "B"
 
 
 @pytest.mark.parametrize(
@@ -156,12 +164,3 @@ def test_the_letter_in_the_thought_is_never_the_answer(made):
 )
 def test_a_list_is_cut_into_steps_however_it_is_written(text, steps):
     assert split_steps(text) == steps
-
-
-def test_a_route_of_a_megabyte_is_compared_in_bounded_time():
-    start = time.process_time()
-    compare_routes(
-        "Turn left at the door, then right.",
-        parse("<answer>" + "turn left at a door " * 900 + "</answer>").answer,
-    )
-    assert time.process_time() - start < 0.5

@@ -36,7 +36,16 @@ ROOMS = {
         "video_checks",
         "checks",
     ],
-    "rewards": ["parse", "choice", "route", "judge", "rewards", "reward_audit"],
+    "rewards": [
+        "parse",
+        "phrases",
+        "answer",
+        "choice",
+        "route",
+        "judge",
+        "rewards",
+        "reward_audit",
+    ],
     "eval": [
         "statistics",
         "run_folder",

@@ -134,7 +134,10 @@ def thinking(records: Iterable[dict]) -> list[dict]:
     """Say, by the way that choices ask for, how many replies think the other way first (paper section 3), or the same."""
     thought_by_way = defaultdict(list)
     for r in choices_of(records):
-        thought = r["thought"] if "thought" in r else parse(r["reply"]).way
+        if "thought" in r:
+            thought = r["thought"]
+        else:
+            thought = parse(r["reply"], r.get("thinking_opened")).way
         thought_by_way[r["way"]].append(thought)
     rows = []
     for way, thoughts in thought_by_way.items():

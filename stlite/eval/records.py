@@ -31,7 +31,10 @@ def record(sample: Sample, result: dict, order: str = "forward", seconds: float 
     row["reply"] = result.get("reply", "")
     row |= {"answer": "", "value": 0.0, "reason": "failed", "explanation": ""}
     if not error:
-        row |= asdict(score(sample, result["reply"]))
+        opened = result.get("thinking_opened")  # by the prompt; None where nobody said so
+        row |= asdict(score(sample, result["reply"], opened))
+        if opened is not None:
+            row["thinking_opened"] = opened
     if sample.kind == "route":
         row["route"] = route_parts(sample.answer, row["answer"])
     row |= {"tokens": result.get("tokens", 0), "seconds": round(seconds, 4)}

@@ -103,7 +103,7 @@ def parse(text: str, thinking_opened: bool | None = None) -> Reply:
 
 
 def _split_tags(text: str, thinking_opened: bool) -> tuple[dict[str, list[str]], str]:
-    """Cut a reply into what stands in "think", in "answer" and in no tag (""), and name the last."""
+    """Cut a reply into what stands in "think", in "answer" and in no tag; name the last."""
     pieces: dict[str, list[str]] = {"think": [], "answer": [], "": []}
     inside = ""
     start = 0

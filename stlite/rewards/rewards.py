@@ -197,11 +197,11 @@ def temporal_contrast(
     margin: float = MARGIN,
     bonus: float = BONUS,
 ) -> list[float | None]:
-    """Reward the right replies of a group if they need the frames' order (T-GRPO, arXiv 2503.21776).
+    """Reward a group's right replies if they need the frames' order (T-GRPO, arXiv 2503.21776).
 
-    `ordered` holds the accuracy of each reply to the clip, `shuffled` that of the replies to the same
-    prompt with its frames shuffled. The bonus goes to right ordered replies where ordered accuracy
-    is higher by at least the margin. None (a route) stays None.
+    `ordered` holds the accuracy of each reply to the clip, `shuffled` that of the replies to the
+    same prompt with its frames shuffled. The bonus goes to right ordered replies where ordered
+    accuracy is higher by at least the margin. None (a route) stays None.
 
     >>> temporal_contrast([1.0, 1.0, 0.0, 1.0], [0.0, 1.0])
     [0.3, 0.3, 0.0, 0.3]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from itertools import combinations, groupby
 from statistics import fmean
 
-from stlite.rewards.choice import Score, plain
+from stlite.rewards.answer import plain
+from stlite.rewards.choice import Score
 from stlite.rewards.parse import Reply
 
 MIRROR = {"left": "right", "right": "left", "up": "down", "down": "up"}
@@ -210,7 +211,7 @@ def compare_routes(reference: str, route: str) -> dict[str, float | None]:
 
 
 def _direction(annotated: Pairs, described: Pairs) -> float | None:
-    """Compare the turns, and with less weight the ways straight on; None where none is annotated."""
+    """Compare the turns and, with less weight, the ways straight on; None if none is annotated."""
     annotated_turns = _words(annotated, "turn")
     annotated_legs = _words(annotated, "turn", "straight")
     legs = similarity(annotated_legs, _words(described, "turn", "straight"))

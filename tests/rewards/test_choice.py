@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from stlite.data import egost, prompts
 from stlite.data.sample import LETTERS, Sample
-from stlite.rewards.choice import chosen_letter, plain, resolve, score_choice
+from stlite.rewards.answer import plain
+from stlite.rewards.choice import chosen_letter, resolve, score_choice
 from stlite.rewards.parse import parse
 from stlite.rewards.rewards import score
 

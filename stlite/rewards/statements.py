@@ -133,8 +133,9 @@ START = re.compile(
 
 BEING = r"(?:is|seems|appears|looks|would be|must be|should be|has to be)(?: to be)?"
 RIGHT_ONE = (  # "is clearly the right answer"
-    r"(?: (?:clearly|definitely|indeed|probably|the|my|our|most|more|also|only|best|final|correct))*"
-    r" (?:correct|right|best|true|answer|choice|option|likely|one)(?: (?:answer|choice|option|one))?"
+    r"(?: (?:clearly|definitely|indeed|probably|the|my|our|most|also|only|best|final|correct))*"
+    r" (?:correct|right|best|true|answer|choice|option|likely|one)"
+    r"(?: (?:answer|choice|option|one))?"
     r"(?! (?:turn|next|after|before|behind|hand|side|beside|of|to|way|now|at)\b)"
 )
 JUDGED_LATIN = (
@@ -159,7 +160,8 @@ REASON_WORDS = _words(
     *("porque", "ya que", "pues", "car", "parce que", "puisque", "weil", "da", "denn", "vì", "bởi"),
 )
 BECAUSE = re.compile(  # "B, because …"
-    rf"(?i),?\s{_words('because', 'since', 'porque', 'car', 'parce que', 'weil', 'vì')}|，?\s?(?:因为|なぜなら)"
+    rf"(?i),?\s{_words('because', 'since', 'porque', 'car', 'parce que', 'weil', 'vì')}"
+    r"|，?\s?(?:因为|なぜなら)"
 )
 SURE = _words(
     *(
@@ -222,17 +224,23 @@ REFUTED_MORE = (
 )
 LISTED = rf"{LETTER}(?:(?:, ?|/|、| & |,? ?(?:{JOINING}|{JOINING_CJK}) ?){LETTER}){{0,7}}"
 CONTRAST = re.compile(  # "not A", "neither A nor B", "A is wrong", "A and C are wrong"
-    rf"(?i)(?:(?:{NEGATION}|n['’]t\b){NEGATED_VERB}[\W_]{{1,4}}|(?:{NEGATION_CJK})[\W_]{{0,3}}){LISTED}"
+    rf"(?i)(?:{NEGATION}|n['’]t\b){NEGATED_VERB}[\W_]{{1,4}}{LISTED}"
+    rf"|(?:{NEGATION_CJK})[\W_]{{0,3}}{LISTED}"
     rf"|{LETTER}[).:\]*]{{0,3}}(?:{'|'.join(REFUTED_ONE)})"
     rf"|{LISTED}[).:\]*]{{0,3}}(?:{'|'.join(REFUTED_MORE)})"
 )
-CONDITION = re.compile(  # before a statement, in its sentence
-    rf"(?i){_words('if(?! (?:i|we) (?:had|have|must))', 'whether', 'unless', 'suppose', 'assuming', 'wenn', 'falls', 'ob', 'si', 'nếu')}"
-    r"|如果|假如|要是|是否|만약|もし"
+CONDITIONAL = _words(
+    *(r"if(?! (?:i|we) (?:had|have|must))", "whether", "unless", "suppose", "assuming"),
+    *("wenn", "falls", "ob", "si", "nếu"),
+)
+# before a statement, in its sentence: "if it is the kitchen, …"
+CONDITION = re.compile(rf"(?i){CONDITIONAL}|如果|假如|要是|是否|만약|もし")
+DOUBTING = _words(
+    "not", "never", "hardly", "doubt", "unsure", "why", "wrong", "might", "may", "could"
 )
 CONNECTIVE = r"(?:so|thus|hence|therefore|but|then|and|because|since)"
 DENIAL = re.compile(  # "I am not sure that", just before a statement
-    rf"(?i)(?:{_words('not', 'never', 'hardly', 'doubt', 'unsure', 'why', 'wrong', 'might', 'may', 'could')}|n['’]t\b)"
+    rf"(?i)(?:{DOUBTING}|n['’]t\b)"
     rf"(?:(?!\b{CONNECTIVE}\b)[^,;.:\n]){{0,30}}\Z"
 )
 UNSTATED = re.compile(  # "the answer is not given", "… is in the video": no answer follows

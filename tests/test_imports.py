@@ -38,7 +38,7 @@ ROOMS = {
     ],
     "rewards": [
         "parse",
-        "phrases",
+        "statements",
         "answer",
         "choice",
         "route",

@@ -184,6 +184,7 @@ function render({ model, el }) {
   function refilter() {
     const held = order[state.place];
     order = choose(data, find);
+    state.selected = new Set(order.filter((i) => state.selected.has(i))); // nothing unseen is marked
     state.place = Math.max(0, order.indexOf(held));
     state.page = Math.floor(state.place / PAGE);
     say("");
@@ -322,6 +323,7 @@ function render({ model, el }) {
   for (const [name, act] of Object.entries(listeners)) model.on(name, act);
 
   if (state.many) {
+    say(model.get("status")?.text || "");
     drawFinder();
     open(Math.max(0, table.ids.indexOf(model.start?.() || model.get("start"))));
     model.followed?.((id) => table.ids[index] !== id && goTo(id));

@@ -56,7 +56,7 @@ def inspect(
     runs = runs_of(records)
     inspector = Inspector(list(samples), runs, clip_of, codes, Path(annotations))
     inspector.mark_names = list(marks)
-    inspector.start = start
+    inspector.open_on(start)
     return keep(inspector)
 
 
@@ -76,6 +76,17 @@ def runs_of(records) -> dict[str, dict[str, dict]]:
         if run:
             runs[name] = run
     return runs
+
+
+def _strangers(runs: Runs, samples: Sequence[Sample]) -> str:
+    """Say how many replies belong to none of the samples, and so are not shown."""
+    ids = {sample.id for sample in samples}
+    texts = []
+    for name, run in runs.items():
+        count = len(run.keys() - ids)
+        if count:
+            texts.append(f"{name}: {count} replies are to samples that are not here.")
+    return " ".join(texts)
 
 
 class Inspector(SampleView):
@@ -110,10 +121,17 @@ class Inspector(SampleView):
         self.lock = threading.RLock()
         self.undone = []  # what marks and notes were before each change
         self._take(read_marks(annotations))
+        self._say(_strangers(runs, samples))
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
         return f"Inspector({len(self.samples)} samples)"
+
+    def open_on(self, sample_id: str):
+        """Let the widget open on a sample; "" is the first."""
+        if sample_id:
+            self._sample(sample_id)
+        self.start = sample_id
 
     def find(self, text: str = "", **facets: str) -> list[Sample]:
         """List the samples that pass filters: `find(task="direction", outcome="wrong")`.

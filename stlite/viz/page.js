@@ -28,10 +28,16 @@ function openPage() {
       send: (message) => answers[message.do](message),
       start: () => decodeLink(location.hash),
       address: (id) => `${location.href.split("#")[0]}#${encodeURIComponent(id)}`,
-      moved: (id) => history.replaceState(null, "", `#${encodeURIComponent(id)}`),
+      moved,
       followed: (act) => window.addEventListener("hashchange", () => act(decodeLink(location.hash))),
     },
   });
+}
+
+function moved(id) {
+  try {
+    history.replaceState(null, "", `#${encodeURIComponent(id)}`);
+  } catch { /* some browsers refuse a hundred changes in half a minute: the link waits for the next */ }
 }
 
 const searched = (view, marks) =>

@@ -39,19 +39,20 @@ const button = (label, text, act, props) =>
 const two = (x) => (typeof x === "number" ? x.toFixed(2) : "–");
 const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 
-// Listen to single keys: `keys()` is {key: act} at the moment. Keys typed into a field, or with Ctrl, Alt or Cmd, are left alone.
+// Listen to single keys: `keys()` is {key: act} at the moment. Keys that are typed into a field, that press
+// or scroll what has the focus, or that come with Ctrl, Alt or Cmd, are left alone.
+const FIELDS = "input[type=text], input[type=search], input[type=number], textarea, select";
 function listen(root, keys) {
   root.addEventListener("keydown", (event) => {
-    const node = event.target;
-    if (node.matches("input[type=text], input[type=search], input[type=number], textarea, select")) return;
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if ((event.key === " " || event.key === "Enter") && node.matches("button, a, summary")) return; // it presses what has the focus
-    if (node.matches("input[type=range]") && /^(Arrow|Home|End|Page)/.test(event.key)) return;
+    const node = event.target, { key } = event;
+    if (node.matches(FIELDS) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if ((key === " " || key === "Enter") && node.matches("button, a, summary, input")) return;
+    if (/^(Arrow|Home|End|Page)/.test(key) && node.matches("input[type=range], pre, .st-scroll")) return;
     const acts = keys();
-    if (!Object.hasOwn(acts, event.key)) return;
+    if (!Object.hasOwn(acts, key)) return;
     event.preventDefault();
     event.stopPropagation();
-    acts[event.key](event);
+    acts[key](event);
   });
 }
 

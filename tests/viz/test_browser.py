@@ -153,6 +153,9 @@ def test_marks_of_ones_own_in_bulk_with_undo_by_keys_alone_and_exports_of_what_i
     count(page, "1 of 3 (8 in all)")
     page.locator(".st-root").focus()
     press("t")
+    page.locator("input[aria-label='select s6']").focus()
+    press("Space")
+    page.get_by_text("1 selected:").wait_for()
     for name in ("select all shown", "mark selected too dark"):
         page.locator(f"button[title='{name}']").focus()
         press("Enter")
@@ -167,6 +170,9 @@ def test_marks_of_ones_own_in_bulk_with_undo_by_keys_alone_and_exports_of_what_i
         press("x")
     wait_for(lab.folder / "inspected.csv")
     status(page, "8 samples written to inspected.csv")
+    page.get_by_text("3 selected:").wait_for()
+    page.locator("select[title=task]").select_option(label="direction (5)")
+    page.get_by_text("0 selected:").wait_for()  # what is not shown is not marked
     names = accessible_names(page)
     assert {"note", "own mark", "go to a number or an id"} <= set(names["textbox"])
     assert {"undo the last mark or note", "mark good", "select none"} <= set(names["button"])

@@ -252,6 +252,19 @@ def test_the_picture_is_of_the_sample_named(inspector):
         inspector.picture("none")
 
 
+def test_it_opens_on_the_sample_named(videos, tmp_path):
+    assert inspect(samples(), None, videos, annotations=tmp_path / "m", start="s4").start == "s4"
+    with pytest.raises(ValueError, match="expected the id of one of 6 samples, found 's9'"):
+        inspect(samples(), None, videos, annotations=tmp_path / "m", start="s9")
+
+
+def test_replies_to_other_samples_are_not_dropped_in_silence(videos, tmp_path):
+    rows = samples()
+    runs = {"base": [said(s, "A") for s in rows], "tuned": [said(s, "A") for s in rows[:2]]}
+    inspector = inspect(rows[:2], runs, videos, annotations=tmp_path / "m")
+    assert inspector.status["text"] == "base: 4 replies are to samples that are not here."
+
+
 def titles(figure) -> list[str]:
     return [axis.get_title(loc="left") for axis in figure.axes]
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("qwen2", "qwen2.5", "qwen3")
+KINDS = ("qwen2", "qwen2.5", "qwen3", "qwen3.5")
 
 
 def architecture(kind: str, folder: Path) -> Path:
@@ -23,19 +23,30 @@ def architecture(kind: str, folder: Path) -> Path:
             "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 4096, "head_dim": 32,
             "bos_token_id": None, "eos_token_id": tok.eos_token_id, "pad_token_id": tok.pad_token_id,
             "rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}}  # fmt: skip
-    name = {"qwen2": "Qwen2VL", "qwen2.5": "Qwen2_5_VL", "qwen3": "Qwen3VL"}[kind]
+    names = {"qwen2": "Qwen2VL", "qwen2.5": "Qwen2_5_VL", "qwen3": "Qwen3VL", "qwen3.5": "Qwen3_5"}
+    name = names[kind]
+    if kind == "qwen3.5":  # two recurrent layers, two that attend
+        text |= {"num_hidden_layers": 4, "layer_types": ["linear_attention", "full_attention"] * 2,
+                 "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2,
+                 "linear_num_value_heads": 4}  # fmt: skip
+        text["rope_parameters"] = text.pop("rope_scaling") | {
+            "mrope_section": [2, 1, 1],
+            "partial_rotary_factor": 0.25,
+            "mrope_interleaved": True,
+        }
     vision = {
         "qwen2": {"depth": 1, "embed_dim": 32, "num_heads": 2, "hidden_size": 64},
         "qwen2.5": {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 64},
         "qwen3": {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 64,
                   "deepstack_visual_indexes": [0]},
+        "qwen3.5": {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 64},
     }[kind]  # fmt: skip
     torch.manual_seed(0)
     config = getattr(hf, f"{name}Config")(text_config=text, vision_config=vision, **ids)
     net = getattr(hf, f"{name}ForConditionalGeneration")(config)
     for part in net.parameters():  # so that the pixels move the log-probs by more than rounding
         part.data.mul_(3) if part.ndim > 1 else None
-    folder = folder / f"{kind}-vl"
+    folder = folder / (kind if kind == "qwen3.5" else f"{kind}-vl")
     net.save_pretrained(folder)
     processor(kind, tok, make_tiny.CHAT).save_pretrained(folder)
     return folder
@@ -45,12 +56,13 @@ def processor(kind: str, tok, chat: str):
     """Build an architecture's own processor around the tiny tokenizer."""
     import transformers as hf
 
-    images = hf.Qwen2VLImageProcessor(**({"patch_size": 16} if kind == "qwen3" else {}))
-    video = hf.Qwen3VLVideoProcessor() if kind == "qwen3" else hf.Qwen2VLVideoProcessor()
+    images = hf.Qwen2VLImageProcessor(**({"patch_size": 16} if kind.startswith("qwen3") else {}))
+    video = hf.Qwen3VLVideoProcessor() if kind.startswith("qwen3") else hf.Qwen2VLVideoProcessor()
     name = {
         "qwen2": "Qwen2VLProcessor",
         "qwen2.5": "Qwen2_5_VLProcessor",
         "qwen3": "Qwen3VLProcessor",
+        "qwen3.5": "Qwen3VLProcessor",
     }[kind]
     return getattr(hf, name)(
         image_processor=images, tokenizer=tok, video_processor=video, chat_template=chat

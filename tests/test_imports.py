@@ -66,6 +66,7 @@ ROOMS = {
         "memory",
         "durations",
         "vision_cache",
+        "delta_net",
         "models",
         "generation",
         "log_probs",

@@ -15,6 +15,7 @@ import torch
 from stlite.data import prompts
 from stlite.data.sample import Sample, SampleError
 from stlite.data.video import Clip, ClipError, read_clip
+from stlite.train.delta_net import new_cache
 
 # isort: split
 
@@ -244,7 +245,7 @@ def draw(
     "!!!!!!".
     """
     if cache is None and "unsloth" not in sys.modules:
-        cache = Cache(layer_class_to_replicate=RoomyLayer)
+        cache = new_cache(model.config, RoomyLayer)
     if cache is not None:
         inputs = {**inputs, "past_key_values": cache}
     finite = FiniteLogits()

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from stlite.data import prompts
+from stlite.train.delta_net import new_cache
 from stlite.train.generation import (  # before trl: on CUDA it imports Unsloth
     RoomyLayer,
     draw,
@@ -31,7 +32,6 @@ from stlite.train.models import add_lora
 import trl
 from datasets import Dataset
 from transformers import TrainerCallback
-from transformers.cache_utils import Cache
 from trl.models import unwrap_model_for_generation
 from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
 from trl.trainer.utils import pad
@@ -133,8 +133,8 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
         mask = pad([torch.ones_like(p) for p in prompts], 0, padding_side="left").to(device)
         clips = self._video(firsts)
         with self._generating() as model:
-            cache = Cache(layer_class_to_replicate=RoomyLayer)
             core = model.get_base_model()
+            cache = new_cache(core.config, RoomyLayer)
             cache = shared_prefix.read_prompts(core, ids, mask, clips, self.copies, cache)
             inputs = {"input_ids": ids[self.copies], "attention_mask": mask[self.copies]}
             return draw(model, inputs, self.sampling, cache), None

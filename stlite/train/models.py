@@ -21,12 +21,14 @@ if torch.cuda.is_available() and util.find_spec("unsloth"):
 # isort: split
 
 from stlite.train import memory
+from stlite.train.delta_net import fork_states
 from stlite.train.presets import PRESETS, READING, settings, trained_run
 from stlite.train.vision_cache import cache_vision_features
 
 UNSLOTH = torch.cuda.is_available() and util.find_spec("unsloth") is not None
 HUB_SECONDS = 4  # how long the hub may take to answer
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+RECURRENT = ("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj")  # Qwen3.5's DeltaNet
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", *RECURRENT)
 MLP = ("gate_proj", "up_proj", "down_proj")  # they hold what is composed from the steps
 LORA = {
     # paper section 4
@@ -71,6 +73,7 @@ def load(
     model, processor = load_with(chosen["source"], four_bit)
     processor.tokenizer.padding_side = "left"
     processor.reading = reading
+    fork_states(model)
     cache_vision_features(model)
     if adapter is not None:
         from peft import PeftModel

@@ -8,6 +8,7 @@ pass over every copy of the prompt.
 
 import torch
 
+from stlite.train.delta_net import has_recurrent_layers
 from stlite.train.log_probs import token_log_probs
 
 VIDEO = 2  # what a video's tokens are called in `mm_token_type_ids`; text is 0
@@ -56,7 +57,8 @@ def can_pack(core) -> bool:
     """Say whether a model's attention takes a mask of any shape; others read every copy of a prompt by itself."""
     config = core.config.get_text_config()
     layers = getattr(config, "layer_types", None) or ["full_attention"]
-    return set(layers) == {"full_attention"} and config._attn_implementation in ("sdpa", "eager")
+    known = {"full_attention", "linear_attention"}
+    return set(layers) <= known and config._attn_implementation in ("sdpa", "eager")
 
 
 def packed_log_probs(
@@ -104,9 +106,20 @@ def _tokens_before(start: int, replies: list) -> torch.Tensor:
 
 
 def _packed_mask(core, start: int, replies: list):
-    """Return the mask (1,1,L,L) in which a reply sees the prompt and itself; a single reply needs none."""
+    """Return the mask under which a reply sees the prompt and itself; a single reply needs none.
+
+    Attention takes a mask (1,1,L,L); recurrent layers take the lengths of prompt and replies (see `delta_net`).
+    """
     if len(replies) == 1:
         return None
+    visible = _visible(core, start, replies)
+    if not has_recurrent_layers(core.config):
+        return visible
+    lengths = [start, *(len(reply) for reply in replies)]
+    return {"full_attention": visible, "linear_attention": torch.tensor(lengths)}
+
+
+def _visible(core, start: int, replies: list):
     device = replies[0].device
     owners = [torch.zeros(start, dtype=torch.long, device=device)]
     for number, reply in enumerate(replies, 1):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from random_models import KINDS, architecture
-from transformers.cache_utils import Cache
 
 from stlite.data import prompts
 from stlite.train import generation, shared_prefix
+from stlite.train.delta_net import new_cache
 from stlite.train.log_probs import CHUNK, token_log_probs
 from stlite.train.models import add_lora, load
 from stlite.train.runs import float32_adapter
@@ -186,7 +186,7 @@ def test_prompts_read_once_for_their_copies_give_the_replies_of_each_by_itself(
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     assert mask.sum(1).unique().numel() == 2
     clips = shared_prefix.join_clips(shared_prefix.split_clips(inputs, 2))
-    cache = Cache(layer_class_to_replicate=generation.RoomyLayer)
+    cache = new_cache(model.config, generation.RoomyLayer)
     cache = shared_prefix.read_prompts(model, ids, mask, clips, copies, cache)
     torch.manual_seed(3)
     rows = {"input_ids": ids[copies], "attention_mask": mask[copies]}

@@ -39,7 +39,8 @@ def fetch(folder: Path) -> list[Path]:
         subprocess.run(["apt-get", "download", "-q", name], cwd=folder, capture_output=True)
     for deb in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", deb, folder / deb.stem], check=True)
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS)
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS)
+    return sorted(file for file in files if file.suffix != ".ts" or file.read_bytes()[:1] == b"G")
 
 
 def times(file: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stlite.data.structure import cut_short, foreign_container
+from stlite.data.structure import CONVERT, cut_short, foreign_container
 
 MAX_SECONDS = 4 * 3600
 MAX_PIXELS = 8192 * 4320
@@ -40,6 +40,7 @@ class Index(NamedTuple):
     base: float  # seconds
     skips: bool  # whether frames that no other refers to may be passed over (H.264)
     aspect: float  # width over height of a pixel
+    clock: str  # the time of a decoded frame: "pts", or in an AVI without B-frames "dts"
     doubt: str  # why decord may give other frames; "" where it is exact
     note: str = ""  # what is less than the file promises
 
@@ -215,7 +216,11 @@ def _clock_seconds(text: str) -> float:
 
 
 def _make_index(name: str, stream, packets: list[Packet]) -> Index:
-    """Index the frames. AVI has no presentation times: those of decoding stand in, and are not sure."""
+    """Index the frames.
+
+    AVI has no presentation times (FFmpeg's are a guess): those of decoding stand in, and are not
+    sure before every frame was decoded.
+    """
     codec = stream.codec_context.name
     aspect = float(stream.sample_aspect_ratio or 1)
     times = [packet.dts if name == "avi" else packet.pts for packet in packets]
@@ -231,6 +236,7 @@ def _make_index(name: str, stream, packets: list[Packet]) -> Index:
         base=float(stream.time_base),
         skips=codec == "h264",
         aspect=aspect,
+        clock="dts" if name == "avi" and not stream.codec_context.has_b_frames else "pts",
         doubt="pixels that are not square" if aspect != 1 else _doubt(name, codec, packets),
     )
 
@@ -254,10 +260,10 @@ def index_decoded(file: Path, index: Index) -> Index:
     """Index the frames that decoding gives, for files whose packets promise others."""
     with open_video(file) as (container, stream):
         frames = decode_frames(container, stream)
-        pts = [frame.pts for frame in frames if not frame.is_corrupt]
+        pts = [getattr(frame, index.clock) for frame in frames if not frame.is_corrupt]
     if not pts or None in pts or (np.diff(pts) <= 0).any():
         raise ValueError(
-            "the times of the frames are missing or go backwards: convert the file to mp4"
+            f"the times of the frames are missing or go backwards, as in an AVI with B-frames: {CONVERT}"
         )
     promised = len(index.pts)
     note = index.note

@@ -27,14 +27,13 @@ def _by_pyav(file: Path, index: Index, wanted: dict[int, int]) -> Iterator[tuple
             if key is not None:
                 container.seek(key, stream=stream)
             for frame in decode_frames(container, stream, needed):
-                decoded.append(frame.pts)
-                if frame.pts in run and not frame.is_corrupt:
+                at = getattr(frame, index.clock)
+                decoded.append(at)
+                if at in run and not frame.is_corrupt:
                     read += 1
-                    yield (
-                        wanted[frame.pts],
-                        upright(frame.to_ndarray(format="rgb24"), _matrix(frame)),
-                    )
-                if index.sure and (frame.pts or 0) >= run[-1]:
+                    pixels = frame.to_ndarray(format="rgb24")
+                    yield wanted[at], upright(pixels, _matrix(frame))
+                if index.sure and (at or 0) >= run[-1]:
                     break
     if read < len(wanted) or (not index.sure and decoded != index.pts.tolist()):
         missing = len(wanted) - read

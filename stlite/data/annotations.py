@@ -43,8 +43,8 @@ def build(
 
     The mappings hold lists of steps under "direction", "landmark" and "action", a text or a list
     under "route". Without `steps_reverse` the lists are walked back by rule, where each step has a
-    certain one, and no reverse route is made. `pool` holds steps of other videos. Without `group` it is named after the video file.
-    Raises SampleError.
+    certain one, and no reverse route is made. `pool` holds steps of other videos. Without
+    `group` it is named after the video file. Raises SampleError.
 
     >>> [s.id for s in build("a.mp4", {"landmark": ["gate", "bridge"], "route": "Go."}, id="w1")]
     ['w1/route/forward', 'w1/landmark/forward', 'w1/landmark/reverse']
@@ -242,7 +242,7 @@ def _named(rows: list[dict], errors: list[SampleError] | None) -> list[dict]:
 
 
 def _note_tasks(row: dict, met: dict[tuple[str, str], str]):
-    """Note which row annotates which task of which video; two that annotate the same are refused."""
+    """Note which row annotates which task of a video; refuse a second one."""
     for task in row["forward"] | row["reverse"]:
         key = (row["id"], task)
         if key in met:

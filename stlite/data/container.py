@@ -67,7 +67,7 @@ def open_video(file: Path):
 
 
 def _shown_stream(container):
-    """Choose the track that players show: no cover, no preview, the default one if there are several."""
+    """Choose the track players show: no cover, no preview, of several the default one."""
     import av
 
     kinds = av.stream.Disposition
@@ -143,7 +143,7 @@ def _truncated(container, stream, packets) -> str:
 
 
 def _check_clock(stream, packets: list[Packet]):
-    """Refuse times that run back, as in files joined by bytes: their frames cannot be told apart."""
+    """Refuse times that run back, as in joined files: their frames cannot be told apart."""
     latest = -math.inf
     latest_key = -math.inf
     for packet in packets:
@@ -263,7 +263,8 @@ def index_decoded(file: Path, index: Index) -> Index:
         pts = [getattr(frame, index.clock) for frame in frames if not frame.is_corrupt]
     if not pts or None in pts or (np.diff(pts) <= 0).any():
         raise ValueError(
-            f"the times of the frames are missing or go backwards, as in an AVI with B-frames: {CONVERT}"
+            "the times of the frames are missing or go backwards, as in an AVI with B-frames: "
+            f"{CONVERT}"
         )
     promised = len(index.pts)
     note = index.note

@@ -63,7 +63,7 @@ def _key_before(index: Index, pts: int) -> int | None:
 
 
 def _matrix(frame) -> tuple[int, ...]:
-    """Return how a frame is shown: (a, b, c, d) of x' = ax + cy, y' = bx + dy, from its display matrix."""
+    """Return a frame's display matrix: (a, b, c, d) of x' = ax + cy, y' = bx + dy."""
     import av
 
     data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
@@ -82,13 +82,12 @@ def upright(image: np.ndarray, matrix: tuple[int, ...]) -> np.ndarray:
     [[2, 1], [4, 3]]
     """
     a, b, c, d = matrix
-    columns, rows = a, d
-    if abs(b) + abs(c) > abs(a) + abs(d):
+    turned = abs(b) + abs(c) > abs(a) + abs(d)
+    if turned:
         image = image.swapaxes(0, 1)
-        columns, rows = c, b
-    if columns < 0:
+    if (c if turned else a) < 0:
         image = image[:, ::-1]
-    return image[::-1] if rows < 0 else image
+    return image[::-1] if (b if turned else d) < 0 else image
 
 
 def is_mirrored(file: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Official Ego-ST files in and out: the benchmark's folder of JSON files, and released training rows.
+"""Official Ego-ST files in and out: the benchmark's JSON files and released training rows.
 
 A training row: {"problem": "Please take … Options: A. turn left go straight, …",
 "solution": "<think>…</think> <answer>A</answer>", "video": "…/w7.mp4", …}
@@ -274,7 +274,7 @@ def _without_letters(listed: Sequence[str]) -> tuple[str, ...]:
 
 
 def _letter(entry: dict, names: Sequence[str], options: Sequence[str], where: str) -> str:
-    """Find the one answer under any of the names: "B", "(B)", "B.", "B. text" or an option's text."""
+    """Find the one answer under any of the names: "B", "(B)", "B. text" or an option's text."""
     answers = {str(entry[name]).strip() for name in names if entry.get(name) is not None}
     if len(answers) != 1:
         expected = f"one answer, under one of {', '.join(names)}"
@@ -342,6 +342,7 @@ def download(
         local = snapshot_download(data, repo_type="dataset", revision=revision, local_dir=folder)
     except OSError as error:
         options = f"--repo-type dataset --revision {revision} --local-dir {folder}"
-        advice = f"Not fetched. Run this again, or where there is a network: hf download {data} {options}"
+        command = f"hf download {data} {options}"
+        advice = f"Not fetched. Run this again, or where there is a network: {command}"
         raise ConnectionError(f"{error}\n{advice}") from error
     return Path(local)

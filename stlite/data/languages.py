@@ -59,13 +59,15 @@ LANGUAGES = {
         "faire demi-tour, demi-tour, faites demi-tour, retournez-vous",
         "à, a, la, sur, tourne, tournez, tourner, allez, aller, va, prends, prenez, prendre, "
         "continue, continuez, continuer, marche, marchez",
-        "entre, entrez, entrer, sors, sortez, sortir, monte, montez, descends, descendez, traversez",
+        "entre, entrez, entrer, sors, sortez, sortir, monte, montez, descends, "
+        "descendez, traversez",
     ),
     "German": Language(
         "links|rechts",
         "geradeaus, gerade aus",
         "umdrehen, dreh dich um, drehe dich um, umkehren, wenden",
-        "nach, biege, biegen, abbiegen, ab, gehe, geh, gehen, drehe, drehen, laufe, laufen, halten, "
+        "nach, biege, biegen, abbiegen, ab, gehe, geh, gehen, drehe, drehen, laufe, "
+        "laufen, halten, "
         "weiter, immer",
         "betreten, verlassen, überqueren, hinauf, hinunter, durch",
     ),

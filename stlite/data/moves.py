@@ -7,27 +7,32 @@ from stlite.data.languages import foreign_moves
 
 VERBS = frozenset(
     str.split(
-        "go goes walk walks turn turns continue continues proceed head keep bear veer enter exit leave "
-        "follow cross pass climb descend ascend take make move step run drive ride return come swing "
+        "go goes walk walks turn turns continue continues proceed head keep bear veer "
+        "enter exit leave "
+        "follow cross pass climb descend ascend take make move step run drive ride "
+        "return come swing "
         "curve advance rotate face approach reach get hang stay carry backtrack circle bypass do "
         "merge straighten u-turn jump"
     )
 )
 PARTICIPLES = frozenset(
     str.split(
-        "going walking turning continuing heading entering exiting leaving following crossing passing "
+        "going walking turning continuing heading entering exiting leaving following "
+        "crossing passing "
         "climbing moving returning taking"
     )
 )
 NOUNS = frozenset(  # verbs that also are things: "at the exit", "a walk"
     str.split(
-        "walk walks turn turns head bear exit leave pass climb step run drive ride return curve face "
+        "walk walks turn turns head bear exit leave pass climb step run drive ride "
+        "return curve face "
         "approach reach stay circle bypass swing get take make move cross do u-turn jump"
     )
 )
 DETERMINERS = frozenset(
     str.split(
-        "the a an your my his her its their this that these those next first second third fourth last "
+        "the a an your my his her its their this that these those next first second "
+        "third fourth last "
         "other another of at on in into by near past through with from one two three zebra"
     )
 )

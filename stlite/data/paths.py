@@ -25,8 +25,8 @@ def file_stem(video: str) -> str:
 def group_name(video: str) -> str:
     """Name the recording a video was cut from, as its file name tells it: all its clips agree.
 
-    >>> group_name("part1/AriaEverydayActivities_1.0.0_loc2_script3_seq4_rec2_preview_rgb.mp4#t=1,2")
-    'AriaEverydayActivities_1.0.0_loc2_script3_seq4'
+    >>> group_name("part1/Aria_1.0.0_loc2_script3_seq4_rec2_preview_rgb.mp4#t=1,2")
+    'Aria_1.0.0_loc2_script3_seq4'
     """
     return WEARER.sub(r"\1", PREVIEW.sub("", file_stem(video)))
 
@@ -49,7 +49,7 @@ def distinct_names(files: Iterable[str]) -> dict[str, str]:
 
 
 def distinct_groups(files: Iterable[str]) -> dict[str, str]:
-    """Name the recording of each file: clips of one take agree, equal names in other folders do not.
+    """Name each file's recording: clips of one take agree, equal names in other folders do not.
 
     >>> distinct_groups(["a/x_seq4_rec1.mp4", "a/x_seq4_rec2.mp4"]).values()
     dict_values(['x_seq4', 'x_seq4'])

@@ -22,7 +22,8 @@ PLACES = (
 )
 CLOTHES = (
     "shoes, shoe, boots, slippers, sandals, socks, coat, jacket, raincoat, hoodie, sweater, "
-    "jumper, shirt, t-shirt, trousers, pants, dress, skirt, hat, cap, helmet, scarf, gloves, glove, "
+    "jumper, shirt, t-shirt, trousers, pants, dress, skirt, hat, cap, helmet, scarf, "
+    "gloves, glove, "
     "mask, glasses, sunglasses, goggles, headphones, headset, earphones, watch, ring, belt, tie, "
     "apron, backpack, vest, uniform, seat belt, lid, cover"
 )
@@ -30,7 +31,8 @@ DEVICES = (
     "light, lights, lamp, lamps, tv, television, radio, fan, heater, heating, oven, stove, hob, "
     "kettle, computer, laptop, monitor, screen, projector, printer, machine, washing machine, "
     "dishwasher, vacuum, vacuum cleaner, tap, faucet, water, shower, gas, engine, music, torch, "
-    "flashlight, phone, camera, volume, sound, heat, brightness, temperature, alarm, air conditioner, air conditioning, power, switch"
+    "flashlight, phone, camera, volume, sound, heat, brightness, temperature, alarm, air "
+    "conditioner, air conditioning, power, switch"
 )
 ROADS = "hall, hallway, corridor, street, road, path, aisle, lane, passage, alley, walkway, track"
 STAIRS = "stairs, steps, staircase, ladder, ramp, slope, hill, escalator, flight of stairs"
@@ -41,7 +43,8 @@ WORD = r"[\w'’-]+"
 THING = rf"{DETERMINER}?(?:{WORD} ){{0,5}}{WORD}"  # "the big red box"
 VEHICLES = (
     "bus, train, tram, metro, plane, boat, ship, ferry, bike, bicycle, horse, escalator, lift, "
-    "elevator, stage, platform, scale, scales, treadmill, ladder, car, taxi, van, truck, bed, pool, "
+    "elevator, stage, platform, scale, scales, treadmill, ladder, car, taxi, van, truck, "
+    "bed, pool, "
     "bath, bathtub, shower"
 )
 PUSHED = "door, doors, gate, drawer, lever, handle, chair"
@@ -91,7 +94,10 @@ GOING = (
     r"continue walking|continue going|run|drive|stay)(?: on)?)"
 )
 AHEAD = r"(?:right |straight )?(?:straight ahead|straight on|straight|forwards?|ahead|on)"
-FAR = r"(?: for)? (?:a bit|a while|a few steps|some steps|\d+(?:\.\d+)? ?(?:m|meters?|metres?|steps?))"
+FAR = (
+    r"(?: for)? (?:a bit|a while|a few steps|some steps|"
+    r"\d+(?:\.\d+)? ?(?:m|meters?|metres?|steps?))"
+)
 BESIDE = rf"(?:past|along|through|across|over|under|between|by|down) {THING}"
 SAME = [
     rf"(?:{GOING} )?{AHEAD}(?:{FAR})?",

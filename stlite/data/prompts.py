@@ -1,6 +1,6 @@
 """What the model is asked and taught to answer: one prompt for SFT, GRPO, evaluation and widgets.
 
-<video> Please take an egocentric view ... Options: A. turn left go straight, B. turn right go straight ...
+<video> Please take an egocentric view ... Options: A. turn left go straight, B. ...
 <think>Let's start by thinking reverse ... Hence, the correct answer is A</think> <answer>A</answer>
 """
 

@@ -105,7 +105,7 @@ def reverse_step(step: str, task: str = "direction") -> str | None:
 
 
 def _seen_from_behind(landmark: str) -> str | None:
-    """Exchange the side on which a landmark stands; None where left or right means another thing."""
+    """Exchange the side a landmark stands on; None where left or right means something else."""
     side = SIDE_AT_END.fullmatch(landmark)
     if side and not SIDE_WORD.search(side["before"]):
         return side["before"] + _other_side(side["side"]) + side["after"]

@@ -35,7 +35,7 @@ def _draw(seed: int, name: str) -> float:
 
 
 def by_group(samples: Iterable[Sample], share: float = 0.2, seed: int = 0) -> Split:
-    """Split into (train, test) by group: at least `share` of the samples in test, not all groups."""
+    """Split into (train, test) by group: at least `share` of the samples in test, never all."""
     groups = _shuffled_groups(samples, seed)
     if not 0 < share < 1 or len(groups) < 2:
         raise ValueError(
@@ -65,7 +65,7 @@ def leave_part_out(samples: Iterable[Sample], *parts: str) -> Split:
 def ladder(
     samples: Iterable[Sample], sizes: Sequence[int] = SIZES, seed: int = 0
 ) -> dict[int, list[Sample]]:
-    """Draw subsets of the sizes asked, each holding all smaller ones (scaling curves, section 2)."""
+    """Draw subsets of the sizes asked, each holding the smaller ones (paper section 2)."""
     drawn = sorted(samples, key=lambda s: _draw(seed, s.id))
     if max(sizes) > len(drawn):
         raise ValueError(
@@ -75,7 +75,7 @@ def ladder(
 
 
 def kfold(samples: Iterable[Sample], k: int = 5, seed: int = 0) -> list[Split]:
-    """Return k pairs (train, test): every sample is tested once, groups whole, folds of like size."""
+    """Return k pairs (train, test): each sample is tested once, groups whole, folds alike."""
     groups = _shuffled_groups(samples, seed)
     if not 2 <= k <= len(groups):
         raise ValueError(f"k: expected 2 to {len(groups)}, the number of groups, found {k}")

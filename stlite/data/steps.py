@@ -38,7 +38,7 @@ def quoted_steps(text: str) -> Steps:
 
 
 def cut_steps(text: str, known: Iterable[str]) -> Steps:
-    """Cut a space-joined list of at most 200 words into known steps, where only one cut is possible.
+    """Cut a space-joined list of at most 200 words into known steps, if in only one way.
 
     >>> cut_steps("gate car park gate", ["car park", "gate"]), cut_steps("gate bridge", ["gate"])
     (('gate', 'car park', 'gate'), ())
@@ -97,7 +97,7 @@ def _starts_around(steps: Sequence[str]) -> bool:
 
 
 def naive_reversal(steps: Sequence[str], task: str, way: str) -> Steps:
-    """List the same path as it runs the other way; a turn that starts a way back keeps its place."""
+    """List the path as it runs the other way; a turn that starts a way back keeps its place."""
     if task != "direction":
         return reverse_path(steps, task)
     head = 1 if way == "reverse" and _starts_around(steps) else 0
@@ -131,7 +131,7 @@ def make_distractors(
 
 
 def _is_orbit(square: tuple[Steps, ...], first: Edit, second: Edit) -> bool:
-    """Tell whether the four lists are different and two edits that commute lead to each from each."""
+    """Tell whether two commuting edits lead from each of four different lists to each."""
     x, by_first, by_second, by_both = square
     if len(set(square)) < 4 or first(by_second) != by_both:
         return False
@@ -141,7 +141,7 @@ def _is_orbit(square: tuple[Steps, ...], first: Edit, second: Edit) -> bool:
 def _edits(
     steps: Steps, task: str, way: str, pool: Sequence[str], rng: random.Random
 ) -> list[Edit]:
-    """Collect reversible edits of a list; the kinds offered do not tell it from its edited forms."""
+    """Collect reversible edits; the kinds offered do not tell a list from its edited forms."""
 
     def walked_the_other_way(path: Sequence[str]) -> Steps:
         return naive_reversal(path, task, way)
@@ -182,7 +182,7 @@ def _exchanged_things(
 
 
 def _draw(pool: Sequence[str], excluded: set[str], rng: random.Random) -> str:
-    """Draw a step of the sorted pool that is not excluded, "" where there is none; without a copy."""
+    """Draw a step of the sorted pool that is not excluded, "" if none is left; copy nothing."""
     places = sorted(bisect_left(pool, step) for step in excluded if _in_sorted(pool, step))
     left = len(pool) - len(places)
     if not left:
@@ -200,7 +200,7 @@ def _in_sorted(pool: Sequence[str], step: str) -> bool:
 
 
 def _mirrored(step: str) -> str:
-    """Undo a step or, where no rule is certain, exchange left and right: a distractor may be wrong."""
+    """Undo a step or, if no rule is certain, exchange left and right: distractors may be wrong."""
     undone = reverse_step(step)
     return _swap_sides(step) if undone is None else undone
 

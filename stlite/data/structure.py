@@ -1,4 +1,4 @@
-"""The bytes of a video file before any decoder sees them: what it is, whole or cut, one film or two."""
+"""The bytes of a video file before any decoder sees them: what it is, and whether it is whole."""
 
 import os
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ MAX_BOXES = 1_000_000
 
 
 def foreign_container(file: Path) -> str:
-    """Say what a file is that FFmpeg is not asked to read, and what to do; "" where it cannot be told."""
+    """Say what a file is that is not read, and what to do; "" where it cannot be told."""
     with open(file, "rb") as stream:
         head = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
     for signature, name in SIGNATURES.items():
@@ -60,7 +60,7 @@ def foreign_container(file: Path) -> str:
 def cut_short(file: Path) -> str:
     """Say which of a file's outermost parts reaches beyond its end, "" where none does.
 
-    Raises ValueError where a second film begins. What is neither MP4, Matroska nor AVI is passed over.
+    Raises ValueError where a second film begins. Looks at MP4, Matroska and AVI alone.
     """
     size = os.path.getsize(file)
     with open(file, "rb") as stream:

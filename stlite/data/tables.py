@@ -278,7 +278,7 @@ def _row(where: str, header: list[str], cells: list[str], spare: int, delimiter:
 
 
 def _spare(delimiter: str, header: list[str], lines: list[tuple[int, list[str]]]) -> int:
-    """Return how many empty cells may follow: any but, as steps hold ";" too, of ";" the same in all."""
+    """Return how many empty cells may follow; steps hold ";" too, so of ";" all rows the same."""
     widths = {len(cells) for _, cells in lines}
     if delimiter != ";":
         return max(widths, default=0)
@@ -292,42 +292,28 @@ def _json_rows(
     name: str, text: str, columns: Sequence[str], errors: list[SampleError] | None
 ) -> list[Row]:
     """Read a list of rows, or a row a line."""
-    if text.lstrip().startswith("["):
-        whole = _json_list(name, text)
-        if whole is not None:
-            return _checked_rows(whole, columns, errors)
-    single = _single_object(name, text)
-    if single:
-        return _checked_rows([single], columns, errors)
-    lines = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            lines.append((line.encode("utf-8", "surrogatepass"), f"{name}:{number}"))
-    rows = list(collect(_json_line, lines, errors))
-    return _checked_rows(rows, columns, errors)
+    rows = _whole_json(name, text)
+    if rows is None:
+        lines = []
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                lines.append((line.encode("utf-8", "surrogatepass"), f"{name}:{number}"))
+        rows = list(collect(_json_line, lines, errors))
+    return list(collect(_json_row, [(*row, columns) for row in rows], errors))
 
 
 def _json_line(line: bytes, where: str) -> tuple[str, object]:
     return where, decode(line, where)
 
 
-def _single_object(name: str, text: str) -> tuple[str, object] | None:
-    """Read a file that is one object, written over several lines."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return f"{name}:1", value
-
-
-def _json_list(name: str, text: str) -> list[tuple[str, object]] | None:
-    """List the rows of a JSON list with their lines; None where the text is no whole list."""
+def _whole_json(name: str, text: str) -> list[tuple[str, object]] | None:
+    """Read a text that is one JSON value: a list of rows, each with its line, or one row."""
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(whole, list):
-        return None
+        return [(f"{name}:1", whole)]
     read_value = json.JSONDecoder().raw_decode
     rows = []
     at = BETWEEN.match(text, text.index("[") + 1).end()
@@ -337,12 +323,6 @@ def _json_list(name: str, text: str) -> list[tuple[str, object]] | None:
         rows.append((f"{name}:{line}", value))
         at = BETWEEN.match(text, end).end()
     return rows
-
-
-def _checked_rows(
-    rows: list[tuple[str, object]], columns: Sequence[str], errors: list[SampleError] | None
-) -> list[Row]:
-    return list(collect(_json_row, [(*row, columns) for row in rows], errors))
 
 
 def _json_row(where: str, row: object, columns: Sequence[str]) -> Row:

@@ -139,7 +139,7 @@ def preflight(samples: Iterable, root=None, time_limit: float = 20, **settings):
 
 
 def survey(samples: Iterable, root=None, time_limit: float = 20, **settings) -> dict:
-    """Read each video of the samples once: {video: seconds of its frames and note, or ClipError}."""
+    """Read each video of the samples once: {video: {"seconds", "note"} or ClipError}."""
     from tqdm.contrib.concurrent import thread_map
 
     def read(video):
@@ -203,7 +203,8 @@ def _choose(index: Index, request: Request) -> tuple[np.ndarray, np.ndarray, str
     there = len(inside)
     if not there:
         raise ValueError(
-            f"no frame from {request.start} to {request.end} s: the video has 0 to {seconds[-1]:.2f} s"
+            f"no frame from {request.start} to {request.end} s: "
+            f"the video has 0 to {seconds[-1]:.2f} s"
         )
     if there < request.frames:
         note = f"only {there} of the {request.frames} frames asked for are there"
@@ -270,8 +271,8 @@ def _check_sizes(sizes: dict[int, tuple[int, int]], seconds: np.ndarray):
             before = f"{first[1]}×{first[0]}"
             after = f"{sizes[place][1]}×{sizes[place][0]}"
             raise ValueError(
-                f"the picture changes its size, from {before} to {after} by {seconds[place]:.2f} s: "
-                f"cut it there, or {CONVERT}"
+                f"the picture changes its size, from {before} to {after} "
+                f"by {seconds[place]:.2f} s: cut it there, or {CONVERT}"
             )
 
 

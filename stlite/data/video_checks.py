@@ -12,7 +12,7 @@ MAX_GAP = 10.0  # seconds between two frames: a turn takes less, and is missed
 
 
 def check_videos(samples: Sequence[Sample], root: str | PathLike, frames: int | None) -> list[dict]:
-    """Read every video; return (code, severity, fix, ids) of what is missing, broken or too short."""
+    """Read every video; return (code, severity, fix, ids) of what is wrong."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ClipWarning)  # what they say stands in the findings
         read = survey(samples, root, frames=frames or 2)

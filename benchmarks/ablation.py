@@ -1,21 +1,15 @@
-"""The paper's experiment in miniature: recipes × seeds on training walks, judged on walks that nothing has seen.
+"""The first experiment (version 0.1): its tables and pictures, from the records it left.
 
-    python benchmarks/ablation.py dev                       # tuning: one seed, dev walks
-    python benchmarks/ablation.py final                     # the experiment; resumes; `make ablation`
-    python benchmarks/ablation.py final --arms st-r1 sft-grpo --seeds 0 1
-    python benchmarks/ablation.py follow                    # SFT until chains follow their recipe; walks of its own
-    python benchmarks/ablation.py report                    # tables and pictures from the records that are there
+    python benchmarks/ablation.py        # writes benchmarks/ablation.md, .json and the pictures
 
-Every run is a folder work/ablation/<walks>/<arm>-<seed>/ with adapters, logs and records; benchmarks/ablation/ keeps its
-records without the replies, and what stands there is not run again.
+Recipes × seeds on training walks, judged on walks that nothing had seen (seeds 300,000 and on), then
+a follow-up with longer SFT (400,000 and on). Its runs belong to the weights of version 0.1, which
+the repository's history holds; `reinforcement.py` is the experiment on those shipped now.
 """
 
-import argparse
 import gzip
 import json
-import os
 import sys
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean, stdev
@@ -23,42 +17,28 @@ from statistics import fmean, stdev
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sample_data import walks  # noqa: E402
 from stlite.data.sample import write_text  # noqa: E402
-from stlite.data.splits import check_overlap, leave_part_out  # noqa: E402
 from stlite.eval import comparisons, metrics, render  # noqa: E402
-from stlite.eval.evaluate import evaluate  # noqa: E402
-from stlite.rewards.parse import parse  # noqa: E402
 from stlite.viz import plots  # noqa: E402
 
-DATA, WORK, KEPT = (
-    ROOT / "sample_data",
-    ROOT / "work" / "ablation",
-    ROOT / "benchmarks" / "ablation",
+KEPT = ROOT / "benchmarks" / "ablation"
+ARMS = (
+    "base",
+    "sft",
+    "st-cot",
+    "sft-grpo",
+    "st-r1",
+    "st-r1-reverse",
+    "grpo",
+    "forward-cot",
+    "st-r1-63",
+    "st-r1-630",
+    "sft-grpo-unseen",
+    "st-r1-unseen",
 )
-LEFT_OUT = ("reply", "explanation", "seconds", "key")
-ARMS = {  # recipe of SFT or none, rewards of GRPO or none, rows, parts left out of training
-    "base": (None, None, 0, ()),
-    "sft": ("label", None, 252, ()),
-    "st-cot": ("st-cot", None, 252, ()),
-    "sft-grpo": ("label", "st-r1", 252, ()),
-    "st-r1": ("st-cot", "st-r1", 252, ()),
-    "st-r1-reverse": ("st-cot", "st-r1-reverse", 252, ()),
-    "grpo": (None, "st-r1", 252, ()),
-    "forward-cot": ("forward-cot", "st-r1", 252, ()),
-    "st-r1-63": ("st-cot", "st-r1", 63, ()),
-    "st-r1-630": ("st-cot", "st-r1", 630, ()),
-    "sft-grpo-unseen": ("label", "st-r1", 252, ("part1", "part2")),
-    "st-r1-unseen": ("st-cot", "st-r1", 252, ("part1", "part2")),
-}
-LONGER = {  # the follow-up: SFT goes on until chains think the way they were taught
-    "st-cot-long": ("st-cot", None, 630, ()),
-    "st-r1-long": ("st-cot", "st-r1", 630, ()),
-    "forward-sft-long": ("forward-cot", None, 630, ()),
-    "forward-cot-long": ("forward-cot", "st-r1", 630, ()),
-}
-LONG = {"num_train_epochs": 6, "learning_rate": 1e-3}
+LONGER = ("st-cot-long", "st-r1-long", "forward-sft-long", "forward-cot-long")
 SEEDS = {"sft-grpo": range(5), "st-r1": range(5), "base": range(1)}  # three for the rest
+TOKENS = 96
 SFT = {
     "num_train_epochs": 2,
     "learning_rate": 5e-4,
@@ -66,19 +46,28 @@ SFT = {
     "gradient_accumulation_steps": 1,
 }
 GRPO = {
-    "max_steps": 80, "learning_rate": 1e-4, "num_generations": 8, "per_device_train_batch_size": 32,
-    "gradient_accumulation_steps": 1, "max_completion_length": 64,
-}  # fmt: skip
-FIRST = {**walks.SEEDS, "follow": 400_000}
-COUNT = {"dev": 32, "final": 272, "follow": 272}  # walks, the parts in turn
-TOKENS = 96
-COMPARED = (("sft-grpo", "st-r1"), ("forward-cot", "st-r1"), ("st-cot", "st-r1"), ("base", "st-r1"), ("grpo", "st-r1"),
-            ("st-r1", "st-r1-reverse"), ("sft-grpo-unseen", "st-r1-unseen"), ("forward-cot-long", "st-r1-long"),
-            ("st-cot-long", "st-r1-long"), ("forward-sft-long", "st-cot-long"))  # fmt: skip
+    "max_steps": 80,
+    "learning_rate": 1e-4,
+    "num_generations": 8,
+    "per_device_train_batch_size": 32,
+    "gradient_accumulation_steps": 1,
+    "max_completion_length": 64,
+}
+COMPARED = (
+    ("sft-grpo", "st-r1"),
+    ("forward-cot", "st-r1"),
+    ("st-cot", "st-r1"),
+    ("base", "st-r1"),
+    ("grpo", "st-r1"),
+    ("st-r1", "st-r1-reverse"),
+    ("sft-grpo-unseen", "st-r1-unseen"),
+    ("forward-cot-long", "st-r1-long"),
+    ("st-cot-long", "st-r1-long"),
+    ("forward-sft-long", "st-cot-long"),
+)
 UNSEEN = ("base", "sft-grpo-unseen", "st-r1-unseen", "st-r1")
-REWARDED = ("sft-grpo", "st-r1", "st-r1-reverse", "grpo", "forward-cot")
 LADDER = {"st-r1-63": 63, "st-r1": 252, "st-r1-630": 630}
-PAPER = {  # accuracies (%) read off Figure 1: direction, landmark, action, each forward and reverse; their mean
+PAPER = {  # accuracies (%) read off Figure 1: direction, landmark, action, each way; their mean
     "base": (51.9, 61.7, 69.3, 67.3, 75.8, 77.0, 67.2),
     "label SFT": (53.5, 61, 70, 66, 76, 78, 67.5),
     "ST-CoT": (47.7, 48.2, 52.5, 56.2, 59.7, 61.7, 54.3),
@@ -94,182 +83,46 @@ PAPER_NAMES = {
 }
 
 
-def draw(first: int, count: int) -> list:
-    """Draw and render walks of a seed range that no training and no shipped file uses; return their samples."""
-    made = []
-    for i in range(count):
-        walk = walks.draw(first + i, 1 + i % 4, "test")
-        path = WORK / "videos" / f"{walk['id']}.mp4"
-        if not path.exists():
-            walks.write_video(walk, path)
-        made += walks.samples(walk, path.name, seed=i)
-    return made
-
-
-def training(rows: int, left_out: tuple[str, ...]) -> list:
-    """Read the shipped training rows, without the parts left out."""
-    from stlite.data.egost import read_rows
-
-    kept = list(
-        read_rows(
-            DATA / "train" / f"total_test_mcq_{630 if left_out else rows}.jsonl",
-            videos=DATA / "videos",
-        )
-    )
-    return (leave_part_out(kept, *left_out)[0] if left_out else kept)[:rows]
-
-
-def keep(records: list[dict], path: Path) -> list[dict]:
-    """Write records without the replies, gzipped and the same for the same run; return them."""
-    kept = [{k: v for k, v in r.items() if k not in LEFT_OUT} for r in records]
-    for row, record in zip(kept, records):
-        if "reply" in record:
-            row["thought"] = parse(record["reply"]).way
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".part").write_bytes(
-        gzip.compress("\n".join(map(json.dumps, kept)).encode(), mtime=0)
-    )
-    path.with_suffix(".part").replace(path)
-    return kept
+# ---- records ---------------------------------------------------------------------------------
 
 
 def kept(path: Path) -> list[dict]:
-    """Read the records of a run that `keep` wrote."""
+    """Read the records of a run."""
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
 
 
-def run(arm: str, seed: int, which: str, samples: list) -> list[dict]:
-    """Train one arm with one seed and evaluate it, unless its records are kept."""
-    done = KEPT / which / f"{arm}-{seed}.jsonl.gz"
-    if done.exists():
-        return kept(done)
-    from stlite.train.generation import generate
-    from stlite.train.grpo import grpo
-    from stlite.train.models import load
-    from stlite.train.sft import sft
-
-    recipe, rewards, rows, left_out = {**ARMS, **LONGER}[arm]
-    teaching = SFT | (LONG if arm in LONGER else {})
-    long = "-long" if arm in LONGER else ""
-    out, chosen = WORK / which / f"{arm}-{seed}", training(rows, left_out) if rows else []
-    check_overlap(chosen, samples)
-    stage = {
-        "sft": WORK
-        / "sft"
-        / f"{recipe}-{rows}-{'without-' if left_out else ''}{'-'.join(left_out)}-{seed}{long}",
-        "grpo": out,
-    }
-    adapter = None
-    if recipe:
-        if not (stage["sft"] / "train.json").exists():
-            sft(
-                *load("tiny"),
-                chosen,
-                stage["sft"],
-                videos=DATA / "videos",
-                recipe=recipe,
-                seed=seed,
-                disable_tqdm=True,
-                **teaching,
-            )
-        adapter = stage["sft"] / "adapter"
-    if rewards:
-        if not (out / "train.json").exists():
-            how = {"rewards": rewards, "seed": seed, "disable_tqdm": True, **GRPO}
-            grpo(*load("tiny", adapter=adapter), chosen, out, videos=DATA / "videos", **how)
-        adapter = out / "adapter"
-    model, processor = load("tiny", adapter=adapter)
-    ask = partial(generate, model, processor, videos=WORK / "videos", max_new_tokens=TOKENS)
-    settings = {"arm": arm, "training_seed": seed, "sft": teaching, "grpo": GRPO, "tokens": TOKENS}
-    records = evaluate(samples, ask, out, settings=settings, batch=48, progress=False)
-    if rewards:
-        steps = [r for r in json.loads((out / "log.json").read_text()) if "reward" in r]
-        shown = ("step", "reward", "reward_std", "completions/mean_length")
-        curve = [
-            {k: v for k, v in r.items() if k in shown or k.endswith("_reward/mean")} for r in steps
-        ]
-        keep(curve, KEPT / which / "curves" / done.name)
-    if seed == 0 and arm in ARMS:
-        choices = [s for s in samples if s.kind == "choice"]
-        for order in ("blank", "shuffled") if arm in ("base", "st-r1", "sft-grpo") else ("blank",):
-            how = {"settings": settings, "batch": 48, "order": order, "progress": False}
-            keep(evaluate(choices, ask, out / order, **how), KEPT / which / order / done.name)
-    return keep(records, done)
+def kept_runs(which: str, arm: str, folder: str = "") -> list[list[dict]]:
+    """Read the records of every seed of an arm."""
+    paths = sorted((KEPT / which / folder).glob(f"{arm}-[0-9].jsonl.gz"))
+    return [kept(path) for path in paths]
 
 
 def pooled(which: str, arm: str, folder: str = "") -> list[dict]:
     """Average the records of an arm over its seeds, question by question."""
-    files = sorted((KEPT / which / folder).glob(f"{arm}-[0-9].jsonl.gz"))
-    runs = [kept(path) for path in files]
-    mean = (
-        {r["id"]: sum(run[i]["value"] for run in runs) / len(runs) for i, r in enumerate(runs[0])}
-        if runs
-        else {}
-    )
-    return [r | {"value": mean[r["id"]]} for r in runs[0]] if runs else []
+    runs = kept_runs(which, arm, folder)
+    if not runs:
+        return []
+    records = []
+    for i, record in enumerate(runs[0]):
+        value = sum(run[i]["value"] for run in runs) / len(runs)
+        records.append(record | {"value": value})
+    return records
 
 
-def main() -> None:
-    """Run the arms asked for, then write what the records say."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("which", choices=("dev", "final", "follow", "report"))
-    parser.add_argument("--arms", nargs="+", choices=[*ARMS, *LONGER])
-    parser.add_argument("--seeds", nargs="+", type=int)
-    args = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
-    if args.which != "report":
-        samples = draw(FIRST[args.which], COUNT[args.which])
-        samples = [s for s in samples if s.kind == "choice"] if args.which == "follow" else samples
-        for seed in range(5):
-            for arm in args.arms or (LONGER if args.which == "follow" else ARMS):
-                if seed in (
-                    args.seeds or ([0] if args.which == "dev" else SEEDS.get(arm, range(3)))
-                ):
-                    records = [
-                        r for r in run(arm, seed, args.which, samples) if r["kind"] == "choice"
-                    ]
-                    print(
-                        arm,
-                        seed,
-                        f"{sum(r['value'] for r in records) / len(records):.3f}",
-                        flush=True,
-                    )
-    which = "final" if args.which == "report" else args.which
-    runs = {arm: rows for arm in (*ARMS, *LONGER) if (rows := pooled(which, arm))}
-    made = {
-        "title": f"Recipes on {which} walks",
-        "notes": notes(runs),
-        "tables": tables(runs, which),
-    }
-    if args.which == "report":
-        longer = {arm: rows for arm in LONGER if (rows := pooled("follow", arm))}
-        made["tables"] |= {
-            f"Follow-up: {name}": rows for name, rows in tables(longer, "follow").items()
-        }
-        render.save(made, ROOT / "benchmarks" / "ablation.md")
-        write_text(ROOT / "benchmarks" / "ablation.json", render.json(made))
-        for name, figure in pictures(runs, which).items():
-            plots.save(figure, KEPT / f"{name}.png")
-    print(render.text(made))
-
-
-def notes(runs: dict) -> list[str]:
-    """Say how the records came about."""
-    first = choices(next(iter(runs.values())))
-    return [
-        "Commands: python benchmarks/ablation.py final, follow, report",
-        f"{len(first)} choice questions of {len({r['group'] for r in first})} walks; values are means over the seeds of "
-        "a recipe, question by question, and intervals go by walk: they hold for other walks, the seeds being these; how "
-        "far seeds differ stands in the table of seeds.",
-        f"SFT {json.dumps(SFT)}; GRPO {json.dumps(GRPO)}; replies of at most {TOKENS} tokens, greedy",
-    ]
+def pooled_arms(which: str, arms, folder: str = "") -> dict[str, list[dict]]:
+    """Average the records of those arms that were run."""
+    found = {arm: pooled(which, arm, folder) for arm in arms}
+    return {arm: records for arm, records in found.items() if records}
 
 
 def choices(records: list[dict]) -> list[dict]:
     """Keep the choice questions."""
-    return [r for r in records if r["kind"] == "choice"]
+    return [record for record in records if record["kind"] == "choice"]
+
+
+def of_parts(records: list[dict], *names: str) -> list[dict]:
+    """Keep the records of some parts."""
+    return [record for record in records if record["part"] in names]
 
 
 def mean(records: list[dict]) -> tuple[float, float, float]:
@@ -278,161 +131,213 @@ def mean(records: list[dict]) -> tuple[float, float, float]:
     return row["accuracy"], row["low"], row["high"]
 
 
-def seeds(runs: dict, which: str) -> list[dict]:
-    """Set the mean of choices of every seed side by side, a row per recipe."""
-    rows = []
-    for arm in runs:
-        found = [
-            mean(kept(path))[0] for path in sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz"))
-        ]
-        row = {
-            "recipe": arm,
-            "seeds": len(found),
-            "mean": fmean(found),
-            "sd": stdev(found) if len(found) > 1 else None,
-        }
-        rows.append(row | {f"seed {i}": value for i, value in enumerate(found)})
-    return rows
-
-
-def beside_paper(runs: dict) -> list[dict]:
-    """Set accuracy by task and way beside what the paper's Figure 1 shows (Qwen2-VL-7B on real videos; about ±1)."""
-    rows = []
-    for arm, name in PAPER_NAMES.items():
-        if arm in runs:
-            found = {
-                f"{task} {way}": value[0]
-                for (task, way), value in metrics.accuracy_by_task(choices(runs[arm])).items()
-            }
-            rows.append({"recipe": arm, "of": "here"} | found | {"mean": mean(runs[arm])[0]})
-            rows.append(
-                {"recipe": name, "of": "the paper"}
-                | {k: v / 100 for k, v in zip([*found, "mean"], PAPER[name])}
-            )
-    return rows
-
-
-def parts(records: list[dict], *names: str) -> list[dict]:
-    """Keep the records of some parts."""
-    return [r for r in records if r["part"] in names]
-
-
-def tables(runs: dict, which: str) -> dict:
-    """Gather the tables: recipes beside one another and the paper, differences, gap, unseen parts, blind, routes."""
-    if not runs:
-        return {}
-    made = {
-        "Recipes": comparisons.compare_to_baseline(runs),
-        "Seeds": seeds(runs, which),
-        "Beside the paper": beside_paper(runs),
-    }
-    by_task = {arm: metrics.accuracy_by_task(choices(rows)) for arm, rows in runs.items()}
-    made["By task and way"] = [
-        {"recipe": arm} | {f"{task} {way}": value[0] for (task, way), value in cells.items()}
-        for arm, cells in by_task.items()
-    ]
-    for a, b in COMPARED:
-        if a in runs and b in runs:
-            made[f"{b} minus {a}"] = comparisons.paired_differences(
-                [*zip(choices(runs[a]), choices(runs[b]))]
-            )
-    unseen = {arm: parts(choices(runs[arm]), "part1", "part2") for arm in UNSEEN if arm in runs}
-    if len(unseen) > 1:
-        made["Trained without parts 1 and 2, asked about them"] = comparisons.compare_to_baseline(
-            unseen
-        )
-    every = {
-        arm: chain(*map(kept, sorted((KEPT / which).glob(f"{arm}-[0-9].jsonl.gz")))) for arm in runs
-    }
-    made["Thinking first"] = [
-        {"recipe": arm} | row for arm, rows in every.items() for row in metrics.thinking(rows)
-    ]
-    made["Forward minus reverse"] = [
-        {"recipe": arm} | row
-        for arm, rows in runs.items()
-        for row in metrics.forward_reverse_gap(rows)
-    ]
-    for order in ("blank", "shuffled"):
-        found = {arm: rows for arm in runs if (rows := pooled(which, arm, order))}
-        made[f"Frames {order} (seed 0)"] = [shown(which, arm, rows) for arm, rows in found.items()]
-        for arm, rows in found.items() if order == "shuffled" else ():
-            made[f"{arm}: in order minus shuffled"] = comparisons.paired_differences(
-                [*zip(rows, choices(seeing(which, arm)))]
-            )[-1:]
-    made["Routes"] = [
-        {"recipe": arm} | row for arm, rows in runs.items() for row in metrics.routes(rows)
-    ]
-    return {name: rows for name, rows in made.items() if rows}
-
-
-def shown(which: str, arm: str, rows: list[dict]) -> dict:
-    """Say how a recipe answers frames shown otherwise: all replies, and those that name one option, beside frames in order."""
-    read = [r for r in rows if r["reason"] in ("right", "wrong")]
-    found = {
-        "recipe": arm,
-        **dict(zip(("accuracy", "low", "high"), mean(rows))),
-        "read": len(read) / len(rows),
-    }
-    found |= dict(zip(("of those read", "from", "to"), mean(read)))
-    return found | {"in order": mean(seeing(which, arm))[0]}
-
-
-def seeing(which: str, arm: str) -> list[dict]:
+def first_seed(which: str, arm: str) -> list[dict]:
     """Read the records of a recipe's first seed."""
     return kept(KEPT / which / f"{arm}-0.jsonl.gz")
 
 
-def pictures(runs: dict, which: str) -> dict:
-    """Draw the paper's Figure 1 anew: radar, ladder with bands, gap, unseen parts, what was shown, reward curves."""
-    cells = {arm: metrics.accuracy_by_task(choices(rows)) for arm, rows in runs.items()}
-    main = [arm for arm in PAPER_NAMES if arm in runs]
-    made = {"radar": plots.radar({arm: cells[arm] for arm in main})}
-    made["recipes"] = plots.bars(
-        {"mean of choices": {arm: mean(rows) for arm, rows in runs.items()}}, chance=0.25
-    )
-    made["gap"] = plots.gap(
-        {
-            a: {
-                r["task"]: (r["gap"], r["low"], r["high"])
-                for r in metrics.forward_reverse_gap(runs[a])
-            }
-            for a in main
-        }
-    )
-    made["ladder"] = plots.ladder(
-        {"ST-R1": {rows: mean(runs[arm]) for arm, rows in LADDER.items() if arm in runs}}
-    )
-    out = {a: {"unseen parts": mean(parts(runs[a], "part1", "part2")), "seen parts": mean(parts(runs[a], "part3", "part4"))}
-           for a in UNSEEN if a in runs}  # fmt: skip
-    made["unseen"] = plots.bars(out, chance=0.25)
-    shown = {}
-    for arm in ("base", "sft-grpo", "st-r1"):
-        if arm in runs:
-            orders = {"in order": seeing(which, arm)} | {
-                o: pooled(which, arm, o) for o in ("shuffled", "blank")
-            }
-            shown[arm] = {order: mean(records) for order, records in orders.items() if records}
-    made["shown"] = plots.audit(shown, chance=0.25)
-    logs = {
-        arm: [kept(p) for p in sorted((KEPT / which / "curves").glob(f"{arm}-[0-9].jsonl.gz"))]
-        for arm in list(runs)[:8]
+# ---- tables ----------------------------------------------------------------------------------
+
+
+def seeds_table(runs: dict, which: str) -> list[dict]:
+    """Set the mean of choices of every seed side by side, a row per recipe."""
+    rows = []
+    for arm in runs:
+        means = [mean(records)[0] for records in kept_runs(which, arm)]
+        spread = stdev(means) if len(means) > 1 else None
+        row = {"recipe": arm, "seeds": len(means), "mean": fmean(means), "sd": spread}
+        for i, value in enumerate(means):
+            row[f"seed {i}"] = value
+        rows.append(row)
+    return rows
+
+
+def cells_row(records: list[dict]) -> dict[str, float]:
+    """Return the accuracy of each task and way."""
+    cells = metrics.accuracy_by_task(choices(records))
+    return {f"{task} {way}": value[0] for (task, way), value in cells.items()}
+
+
+def beside_paper(runs: dict) -> list[dict]:
+    """Set accuracy by task and way beside the paper's Figure 1 (Qwen2-VL-7B, real videos; ±1)."""
+    rows = []
+    for arm, name in PAPER_NAMES.items():
+        if arm not in runs:
+            continue
+        row = cells_row(runs[arm]) | {"mean": mean(runs[arm])[0]}
+        rows.append({"recipe": arm, "of": "here"} | row)
+        theirs = [value / 100 for value in PAPER[name]]
+        rows.append({"recipe": name, "of": "the paper"} | dict(zip(row, theirs)))
+    return rows
+
+
+def otherwise_row(which: str, arm: str, rows: list[dict]) -> dict:
+    """Say how a recipe answers frames shown otherwise: all replies, and those that name an option."""
+    accuracy, low, high = mean(rows)
+    read = [row for row in rows if row["reason"] in ("right", "wrong")]
+    row = {"recipe": arm, "accuracy": accuracy, "low": low, "high": high}
+    row["read"] = len(read) / len(rows)
+    row["of those read"], row["from"], row["to"] = mean(read)
+    return row | {"in order": mean(first_seed(which, arm))[0]}
+
+
+def tables(runs: dict, which: str) -> dict:
+    """Gather the tables: recipes beside one another and the paper, differences, gap, blind, routes."""
+    if not runs:
+        return {}
+    made = {
+        "Recipes": comparisons.compare_to_baseline(runs),
+        "Seeds": seeds_table(runs, which),
+        "Beside the paper": beside_paper(runs),
     }
-    made["curves"] = plots.bands(
-        {arm: accuracies(runs_) for arm, runs_ in logs.items() if runs_},
-        "GRPO step",
-        "accuracy reward (%)",
-    )
+    made["By task and way"] = [
+        {"recipe": arm} | cells_row(records) for arm, records in runs.items()
+    ]
+    for before, after in COMPARED:
+        if before in runs and after in runs:
+            pairs = list(zip(choices(runs[before]), choices(runs[after])))
+            made[f"{after} minus {before}"] = comparisons.paired_differences(pairs)
+    unseen = {arm: of_parts(choices(runs[arm]), "part1", "part2") for arm in UNSEEN if arm in runs}
+    if len(unseen) > 1:
+        title = "Trained without parts 1 and 2, asked about them"
+        made[title] = comparisons.compare_to_baseline(unseen)
+    made |= by_recipe(runs, which)
+    made |= shown_otherwise(runs, which)
+    made["Routes"] = rows_of(runs, metrics.routes)
+    return {name: rows for name, rows in made.items() if rows}
+
+
+def rows_of(runs: dict, measure) -> list[dict]:
+    """Gather the rows of a measure, each with its recipe."""
+    rows = []
+    for arm, records in runs.items():
+        rows += [{"recipe": arm} | row for row in measure(records)]
+    return rows
+
+
+def by_recipe(runs: dict, which: str) -> dict:
+    """Return the tables of thinking and of the gap between ways."""
+    every = {arm: list(chain(*kept_runs(which, arm))) for arm in runs}
+    return {
+        "Thinking first": rows_of(every, metrics.thinking),
+        "Forward minus reverse": rows_of(runs, metrics.forward_reverse_gap),
+    }
+
+
+def shown_otherwise(runs: dict, which: str) -> dict:
+    """Return the tables of blank and of shuffled frames."""
+    made = {}
+    for order in ("blank", "shuffled"):
+        asked = pooled_arms(which, runs, order)
+        rows = [otherwise_row(which, arm, records) for arm, records in asked.items()]
+        made[f"Frames {order} (seed 0)"] = rows
+        if order == "blank":
+            continue
+        for arm, records in asked.items():
+            pairs = list(zip(records, choices(first_seed(which, arm))))
+            rows = comparisons.paired_differences(pairs)[-1:]
+            made[f"{arm}: in order minus shuffled"] = rows
     return made
 
 
-def accuracies(logs: list[list[dict]], window: int = 8) -> dict[int, tuple[float, float, float]]:
-    """Average the accuracy reward over seeds and over windows of steps: {step: (mean, lowest, highest seed)}."""
+# ---- pictures --------------------------------------------------------------------------------
+
+
+def pictures(runs: dict, which: str) -> dict:
+    """Draw the paper's Figure 1 anew, the ladder, the gap, unseen parts, frames shown otherwise."""
+    main_arms = [arm for arm in PAPER_NAMES if arm in runs]
+    cells = {arm: metrics.accuracy_by_task(choices(runs[arm])) for arm in main_arms}
+    means = {arm: mean(records) for arm, records in runs.items()}
+    ladder = {rows: means[arm] for arm, rows in LADDER.items() if arm in runs}
+    return {
+        "radar": plots.radar(cells),
+        "recipes": plots.bars({"mean of choices": means}, chance=0.25),
+        "gap": plots.gap({arm: gap_by_task(runs[arm]) for arm in main_arms}),
+        "ladder": plots.ladder({"ST-R1": ladder}),
+        "unseen": plots.bars(unseen_parts(runs), chance=0.25),
+        "shown": plots.audit(orders(runs, which), chance=0.25),
+        "curves": curves(runs, which),
+    }
+
+
+def gap_by_task(records: list[dict]) -> dict:
+    """Return forward minus reverse of each task with its interval."""
+    rows = metrics.forward_reverse_gap(records)
+    return {row["task"]: (row["gap"], row["low"], row["high"]) for row in rows}
+
+
+def unseen_parts(runs: dict) -> dict:
+    """Return the means over the parts left out of training, and over the others."""
+    made = {}
+    for arm in UNSEEN:
+        if arm in runs:
+            unseen = mean(of_parts(runs[arm], "part1", "part2"))
+            seen = mean(of_parts(runs[arm], "part3", "part4"))
+            made[arm] = {"unseen parts": unseen, "seen parts": seen}
+    return made
+
+
+def orders(runs: dict, which: str) -> dict:
+    """Return the means over frames in order, shuffled and blank, of three recipes."""
+    made = {}
+    for arm in ("base", "sft-grpo", "st-r1"):
+        if arm not in runs:
+            continue
+        records = {"in order": first_seed(which, arm)}
+        for order in ("shuffled", "blank"):
+            records[order] = pooled(which, arm, order)
+        made[arm] = {order: mean(rows) for order, rows in records.items() if rows}
+    return made
+
+
+def curves(runs: dict, which: str):
+    """Draw the accuracy reward of the recipes that were reinforced."""
+    bands = {}
+    for arm in list(runs)[:8]:
+        logs = kept_runs(which, arm, "curves")
+        if logs:
+            bands[arm] = reward_band(logs)
+    return plots.bands(bands, "GRPO step", "accuracy reward (%)")
+
+
+def reward_band(logs: list[list[dict]], window: int = 8) -> dict[int, tuple[float, float, float]]:
+    """Average the accuracy reward over seeds and windows of steps: {step: (mean, lowest, highest)}."""
     columns = [[row["rewards/accuracy_reward/mean"] for row in log] for log in logs]
-    found = {}
+    band = {}
     for start in range(0, min(map(len, columns)), window):
         values = [fmean(column[start : start + window]) for column in columns]
-        found[start + window] = (fmean(values), min(values), max(values))
-    return found
+        band[start + window] = (fmean(values), min(values), max(values))
+    return band
+
+
+# ---- the command -----------------------------------------------------------------------------
+
+
+def notes(runs: dict) -> list[str]:
+    """Say how the records came about."""
+    first = choices(next(iter(runs.values())))
+    walks = len({record["group"] for record in first})
+    return [
+        "Commands: python benchmarks/ablation.py final, follow, report",
+        f"{len(first)} choice questions of {walks} walks; values are means over the seeds of "
+        "a recipe, question by question, and intervals go by walk: they hold for other walks, the "
+        "seeds being these; how far seeds differ stands in the table of seeds.",
+        f"SFT {json.dumps(SFT)}; GRPO {json.dumps(GRPO)}; replies of at most {TOKENS} tokens, greedy",
+    ]
+
+
+def main() -> None:
+    """Write the tables and the pictures."""
+    runs = pooled_arms("final", ARMS)
+    made = {"title": "Recipes on final walks", "notes": notes(runs)}
+    made["tables"] = tables(runs, "final")
+    for name, rows in tables(pooled_arms("follow", LONGER), "follow").items():
+        made["tables"][f"Follow-up: {name}"] = rows
+    render.save(made, ROOT / "benchmarks" / "ablation.md")
+    write_text(ROOT / "benchmarks" / "ablation.json", render.json(made))
+    for name, figure in pictures(runs, "final").items():
+        plots.save(figure, KEPT / f"{name}.png")
+    print(render.text(made))
 
 
 if __name__ == "__main__":

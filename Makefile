@@ -36,10 +36,9 @@ mutants: .venv/ready ## do the tests notice when a line is wrong? an hour; MODUL
 	$(RUN) benchmarks/mutants.py $(MODULES)
 
 ablation: .venv/ready ## the paper's experiment in miniature; resumes
-	$(RUN) benchmarks/ablation.py final
-	$(RUN) benchmarks/ablation.py follow
-	$(RUN) benchmarks/prefix_intervention.py --adapters work/ablation
-	$(RUN) benchmarks/ablation.py report
+	$(RUN) benchmarks/reinforcement.py run
+	$(RUN) benchmarks/prefix_intervention.py
+	$(RUN) benchmarks/reinforcement.py report
 
 bench: .venv/ready ## every measurement, written to benchmarks/RESULTS.md
 	$(RUN) benchmarks/bench.py

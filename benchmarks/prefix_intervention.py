@@ -1,122 +1,103 @@
-"""Does it help to think the other way first? One model, one question, two begun replies: the path there, or the path back.
+"""Does it help to think the opposite way first? One model, one question, two begun replies.
 
-    python benchmarks/prefix_intervention.py --adapters work/ablation     # the adapters that `ablation.py final` left, or base alone
+    python benchmarks/prefix_intervention.py        # the base, and the ST-R1 adapters of reinforcement.py
 
-Each reply is begun with "<think>Let's start by thinking forward" or "... reverse" and the model goes on by itself, so
-that nothing else differs. The walks are those of the follow-up. Keeps records without the replies in
-benchmarks/ablation/forced/ and writes benchmarks/prefix_intervention.md and .json from all that are there.
+Each reply is begun with "<think>Let's start by thinking forward" or "... reverse" and the model goes
+on by itself, so that nothing else differs. The walks are those of `reinforcement.py`. Records stay,
+without the replies, in benchmarks/reinforcement/prefix/, beside prefix_intervention.md and .json.
+benchmarks/prefix_intervention.md is the table of version 0.1, made in the same way.
 """
 
-import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import ablation
+import reinforcement
 
 from stlite.data.sample import WAYS, write_text
 from stlite.eval import comparisons, metrics, render
 
-KEPT = ablation.KEPT / "forced"
-MODELS = {"base": (), "st-r1": range(3)}
+KEPT = reinforcement.KEPT / "prefix"
+OPPOSITE = {"forward": "reverse", "reverse": "forward"}
+MODELS = ("base", "st-r1")
+COLUMNS = ("difference", "low", "high", "p", "min_detectable")
 
 
-def start(first: str, sample) -> str:
+def begin(way: str, sample) -> str:
     """Begin a reply that thinks of one way first."""
-    return f"<think>Let's start by thinking {first}"
+    return f"<think>Let's start by thinking {way}"
 
 
 def run(name: str, adapter: Path | None, samples: list) -> None:
-    """Ask every question twice, unless both records are kept."""
+    """Ask every question with each beginning, unless the records are kept."""
     from stlite.eval.evaluate import evaluate
-    from stlite.eval.run_folder import fingerprint
-    from stlite.train.generation import generate
-    from stlite.train.models import load
+    from stlite.train.models import generate, load
 
     missing = [way for way in WAYS if not (KEPT / way / f"{name}.jsonl.gz").exists()]
-    model, processor = load("tiny", adapter=adapter) if missing else (None, None)
+    if not missing:
+        return
+    model, processor = load("tiny", adapter=adapter)
+    videos = reinforcement.WORK / "videos"
     for way in missing:
         ask = partial(
             generate,
             model,
             processor,
-            videos=ablation.WORK / "videos",
-            max_new_tokens=ablation.TOKENS,
+            videos=videos,
+            max_new_tokens=reinforcement.TOKENS,
+            start=partial(begin, way),
         )
-        settings = {"first": way, "adapter": adapter and fingerprint(adapter)}
-        out = ablation.WORK / "forced" / f"{name}-{way}"
-        found = evaluate(
-            samples,
-            partial(ask, start=partial(start, way)),
-            out,
-            settings=settings,
-            batch=48,
-            progress=False,
-        )
-        ablation.keep(found, KEPT / way / f"{name}.jsonl.gz")
+        out = reinforcement.WORK / "prefix" / f"{name}-{way}"
+        how = {"batch": reinforcement.BATCH, "progress": False}
+        records = evaluate(samples, ask, out, settings={"first": way, "model": name}, **how)
+        reinforcement.keep(records, KEPT / way / f"{name}.jsonl.gz")
 
 
-def pooled(name: str, first) -> list[dict]:
-    """Average the seeds of a recipe, question by question; `first` tells which begun reply counts, by the way asked."""
+def by_beginning(name: str, beginning: dict[str, str]) -> list[dict]:
+    """Average a model's seeds, taking for each way asked the replies with one beginning."""
     runs = []
     for path in sorted((KEPT / WAYS[0]).glob(f"{name}*.jsonl.gz")):
-        if not (KEPT / WAYS[1] / path.name).exists():
-            continue
-        records = {way: ablation.kept(KEPT / way / path.name) for way in WAYS}
-        runs.append([records[first(r["way"])][i] for i, r in enumerate(records[WAYS[0]])])
-    return [rows[0] | {"value": fmean(r["value"] for r in rows)} for rows in zip(*runs)]
+        records = {way: reinforcement.read_kept(KEPT / way / path.name) for way in WAYS}
+        chosen = []
+        for i, first in enumerate(records[WAYS[0]]):
+            chosen.append(records[beginning[first["way"]]][i])
+        runs.append(chosen)
+    return reinforcement.pooled(runs)
 
 
 def tables() -> dict:
-    """For each recipe and way asked: accuracy when the other way is thought first, when the same is, and the difference."""
+    """Return, by model and way asked: accuracy with each beginning, and their difference."""
     rows = []
-    other = {"forward": "reverse", "reverse": "forward"}
     for name in MODELS:
-        turned, same = pooled(name, other.get), pooled(name, str)
-        for asked in (*WAYS, "both") if turned else ():
-            pairs = [(a, b) for a, b in zip(same, turned) if asked in (a["way"], "both")]
-            found = comparisons.paired_differences(pairs)[-1]
-            row = {"recipe": name, "asked": asked, "n": found["n"]}
-            row |= {"same way": metrics.accuracy_table([a for a, _ in pairs])[-1]["accuracy"]}
-            row |= {"other way": metrics.accuracy_table([b for _, b in pairs])[-1]["accuracy"]}
-            rows.append(
-                row | {k: found[k] for k in ("difference", "low", "high", "p", "min_detectable")}
-            )
-    return {"The other way first, or the same": rows}
+        opposite = by_beginning(name, OPPOSITE)
+        same = by_beginning(name, {way: way for way in WAYS})
+        for asked in (*WAYS, "both") if opposite else ():
+            pairs = [(a, b) for a, b in zip(same, opposite) if asked in (a["way"], "both")]
+            change = comparisons.paired_differences(pairs)[-1]
+            row = {"model": name, "asked": asked, "n": change["n"]}
+            row["same way"] = metrics.accuracy_table([a for a, _ in pairs])[-1]["accuracy"]
+            row["opposite way"] = metrics.accuracy_table([b for _, b in pairs])[-1]["accuracy"]
+            rows.append(row | {column: change[column] for column in COLUMNS})
+    return {"The opposite way first, or the same": rows}
 
 
 def main() -> None:
     """Ask what is not kept yet, then write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--adapters", type=Path, help="the folder that ablation.py worked in")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    args = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
-    samples = [
-        s
-        for s in ablation.draw(ablation.FIRST["follow"], ablation.COUNT["follow"])
-        if s.kind == "choice"
+    samples = reinforcement.draw_questions()
+    run("base", None, samples)
+    for out in sorted(reinforcement.WORK.glob("st-r1-[0-9]")):
+        run(out.name, out / "adapter", samples)
+    notes = [
+        "Command: python benchmarks/prefix_intervention.py",
+        "Each reply is begun with a way and goes on by itself; means over the seeds of a model, "
+        "intervals by walk.",
     ]
-    for name in args.models:
-        for seed in MODELS[name] if args.adapters else ():
-            stage = (
-                ("sft", f"st-cot-252--{seed}") if name == "st-cot" else ("final", f"{name}-{seed}")
-            )
-            run(f"{name}-{seed}", args.adapters.joinpath(*stage, "adapter"), samples)
-        if not MODELS[name]:
-            run(name, None, samples)
-    notes = ["Command: python benchmarks/prefix_intervention.py --adapters work/ablation",
-             "Each reply is begun with a way and goes on by itself; means over the seeds of a recipe, intervals by walk."]  # fmt: skip
-    made = {"title": "Thinking the other way first, forced", "notes": notes, "tables": tables()}
+    made = {"title": "Made to think one way first", "notes": notes, "tables": tables()}
     print(render.text(made))
-    render.save(made, ablation.ROOT / "benchmarks" / "prefix_intervention.md")
-    write_text(ablation.ROOT / "benchmarks" / "prefix_intervention.json", render.json(made))
+    render.save(made, reinforcement.KEPT / "prefix_intervention.md")
+    write_text(reinforcement.KEPT / "prefix_intervention.json", render.json(made))
 
 
 if __name__ == "__main__":

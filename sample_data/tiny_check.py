@@ -63,47 +63,64 @@ def check(model, processor, count: int, folder: Path) -> dict[str, float]:
     choices = [sample for sample in samples if sample.kind == "choice"]
     numbers = described(model, processor, samples, folder)
     numbers["over text"] = over_text(model, processor, choices)
-    replies = ask(model, processor, choices, folder)
-    blank = ask(model, processor, choices, folder, order="blank")
-    tries = []
+    replies = {
+        "thinking": ask(model, processor, choices, folder),
+        "blank": ask(model, processor, choices, folder, order="blank"),
+        "direct": ask(model, processor, choices, folder, direct=True),
+    }
     for seed in range(TRIES):
-        tries.append(ask(model, processor, choices, folder, temperature=1.0, seed=seed))
-    numbers |= cells(choices, replies, blank, tries)
-    parsed = [parse(reply) for reply in replies]
-    numbers["readable"] = np.mean([not reply.reason for reply in parsed])
-    opposite = [reply.way not in ("", s.way) for s, reply in zip(choices, parsed)]
-    numbers["thinks the opposite way"] = np.mean(opposite)
-    direct = ask(model, processor, choices, folder, direct=True)
-    numbers["asked directly"] = np.mean(_values(choices, direct))
+        tried = ask(model, processor, choices, folder, temperature=1.0, seed=seed)
+        replies[f"try {seed}"] = tried
+    rows = outcomes(choices, replies)
+    numbers |= cells(rows)
+    for name in ("readable", "opposite", "direct", "once in eight", "tried"):
+        numbers[name] = share(rows, name)
     return {name: round(float(value), 3) for name, value in numbers.items()}
 
 
-def _values(samples: list[Sample], replies: list[str]) -> np.ndarray:
-    return np.array([score(sample, reply).value for sample, reply in zip(samples, replies)])
+def outcomes(samples: list[Sample], replies: dict[str, list[str]]) -> list[dict]:
+    """Say of each question what its replies were worth, each measure from 0 to 1."""
+    rows = []
+    for i, sample in enumerate(samples):
+        thinking = replies["thinking"][i]
+        parsed = parse(thinking)
+        tries = [replies[f"try {seed}"][i] for seed in range(TRIES)]
+        values = [score(sample, reply).value for reply in tries]
+        row = {"task": sample.task, "way": sample.way}
+        row["right"] = score(sample, thinking).value
+        row["chain"] = lists_right(sample, thinking)
+        row["readable"] = not parsed.reason
+        row["opposite"] = parsed.way not in ("", sample.way)
+        row["blank"] = score(sample, replies["blank"][i]).value
+        row["direct"] = score(sample, replies["direct"][i]).value
+        row["tried"] = np.mean(values)
+        row["once in eight"] = any(lists_right(sample, reply) for reply in tries)
+        row["signal"] = max(values) > min(values)
+        rows.append(row)
+    return rows
 
 
-def cells(samples, replies, blank, tries) -> dict[str, float]:
+def share(rows: list[dict], name: str, **chosen) -> float:
+    """Average a measure over the questions whose columns are as `chosen`."""
+    values = []
+    for row in rows:
+        if all(row[column] == value for column, value in chosen.items()):
+            values.append(row[name])
+    return float(np.mean(values))
+
+
+def cells(rows: list[dict]) -> dict[str, float]:
     """Measure each task and way by itself, and what eight tries at temperature 1 find."""
-    right = _values(samples, replies)
-    blank_right = _values(samples, blank)
-    chains = np.array([lists_right(s, r) for s, r in zip(samples, replies)])
-    tried = np.array([_values(samples, one) for one in tries])
-    tried_chains = np.array([[lists_right(s, r) for s, r in zip(samples, one)] for one in tries])
-    mixed = tried.max(0) > tried.min(0)
     numbers = {}
     for task in TASKS:
         for way in WAYS:
-            chosen = np.array([(s.task, s.way) == (task, way) for s in samples])
-            numbers[f"{task} {way}"] = right[chosen].mean()
+            numbers[f"{task} {way}"] = share(rows, "right", task=task, way=way)
     numbers["mean of six"] = np.mean(list(numbers.values()))
     for task in TASKS:
-        chosen = np.array([s.task == task for s in samples])
-        numbers[f"{task}: chain right"] = chains[chosen].mean()
-        numbers[f"{task}: chain right once in eight"] = tried_chains[:, chosen].max(0).mean()
-        numbers[f"{task}: groups of eight with a signal"] = mixed[chosen].mean()
-        numbers[f"{task}: frames blank"] = blank_right[chosen].mean()
-    numbers["chain right once in eight"] = tried_chains.max(0).mean()
-    numbers["right at temperature 1"] = tried.mean()
+        numbers[f"{task}: chain right"] = share(rows, "chain", task=task)
+        numbers[f"{task}: chain right once in eight"] = share(rows, "once in eight", task=task)
+        numbers[f"{task}: groups of eight with a signal"] = share(rows, "signal", task=task)
+        numbers[f"{task}: frames blank"] = share(rows, "blank", task=task)
     return numbers
 
 
@@ -147,5 +164,6 @@ def over_text(model, processor, samples: list[Sample]) -> float:
         written = model.generate(**inputs, max_new_tokens=TOKENS)
         written = written[:, inputs["input_ids"].shape[1] :]
         replies = processor.batch_decode(written, skip_special_tokens=True)
-        right += _values(part, replies).sum()
+        for sample, reply in zip(part, replies):
+            right += score(sample, reply).value
     return right / len(samples)

@@ -255,7 +255,7 @@ def test_a_rule_that_gives_the_key_away_is_found_and_named(code, key):
     assert code in found(samples) and code not in found(invented(80, lambda text: text))
     rule = code.removeprefix("key-is-").replace("-", " ")
     rows = {r["baseline"]: r for r in shortcuts(samples)}
-    assert rows[rule]["accuracy"] > 0.9 and rows[rule]["low"] > rows[rule]["chance"] == 0.25
+    assert rows[rule]["accuracy"] > 0.9 and rows[rule]["low"] > rows[rule]["chance"]
     assert ("wrong-ends-in-period" in found(samples)) == (key is None)
 
 
@@ -331,7 +331,9 @@ def test_rules_see_only_the_options():
 
 
 def test_intervals_go_by_recording():
-    alone = [replace(sound(i % 4), id=f"w{i}", video=f"w{i}.mp4", group=f"w{i}") for i in range(40)]
+    alone = [
+        replace(sound(i % 4), id=f"w{i}", video=f"w{i}.mp4", group=f"w{i}") for i in range(160)
+    ]
     together = [
         replace(s, group=f"w{i // 10}") for i, s in enumerate(sorted(alone, key=lambda s: s.answer))
     ]
@@ -339,7 +341,7 @@ def test_intervals_go_by_recording():
         next(r for r in shortcuts(some) if r["baseline"].startswith("always"))
         for some in (together, alone)
     )
-    assert wide["accuracy"] == narrow["accuracy"] == 0.25
+    assert [wide["accuracy"], narrow["accuracy"]] == pytest.approx([0.25, 0.25])
     assert wide["high"] - wide["low"] > 1.5 * (narrow["high"] - narrow["low"])
 
 
@@ -355,7 +357,7 @@ def test_no_choices_no_shortcuts():
 
 def test_one_recording_leaves_the_classifier_out_and_says_so():
     rows = {r["baseline"]: r for r in shortcuts(walk())}
-    assert rows["text classifier"] == {"baseline": "text classifier", "accuracy": None, "low": None, "high": None, "n": 0, "chance": 0.25}  # fmt: skip
+    assert rows["text classifier"] == {"baseline": "text classifier", "accuracy": None, "low": None, "high": None, "n": 0, "chance": pytest.approx(0.25)}  # fmt: skip
 
 
 def test_questions_with_one_option_do_not_stop_the_classifier():

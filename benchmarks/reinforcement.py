@@ -28,11 +28,19 @@ from stlite.data.splits import check_overlap  # noqa: E402
 from stlite.eval import comparisons, metrics, render  # noqa: E402
 from stlite.eval.evaluate import evaluate  # noqa: E402
 from stlite.rewards.parse import parse  # noqa: E402
+from stlite.viz import plots  # noqa: E402
 
 DATA = ROOT / "sample_data"
 WORK = ROOT / "work" / "reinforcement"
 KEPT = ROOT / "benchmarks" / "reinforcement"
 REPORT = ROOT / "benchmarks" / "reinforcement.md"
+PAPER = {  # mean of choices (%) read off Figure 1 (±1): Qwen2-VL-7B on real videos
+    "base": 67.2,
+    "label-sft": 67.5,
+    "st-cot": 54.3,
+    "label-sft-grpo": 82.0,
+    "st-r1": 86.6,
+}
 FIRST_WALK = 500_000
 WALKS = 48  # the parts in turn, and half as many more of part 4, asked about actions alone
 TOKENS = 64
@@ -274,13 +282,17 @@ def by_seed() -> list[dict]:
     return rows
 
 
-def curve_rows(window: int = 8) -> list[dict]:
+def read_curves(arm: str) -> list[list[dict]]:
+    """Read what `keep_curve` kept, a list for each seed."""
+    paths = sorted((KEPT / "curves").glob(f"{arm}-[0-9].json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def curve_rows(window: int = 10) -> list[dict]:
     """Return the accuracy reward of each GRPO arm by windows of steps, and the groups with a signal."""
     rows = []
     for arm in ARMS:
-        curves = []
-        for path in sorted((KEPT / "curves").glob(f"{arm}-[0-9].json")):
-            curves.append(json.loads(path.read_text()))
+        curves = read_curves(arm)
         if not curves:
             continue
         row = {"arm": arm, "seeds": len(curves)}
@@ -299,6 +311,7 @@ def tables() -> dict[str, list[dict]]:
     arms = {arm: pooled(runs_of(arm)) for arm in ARMS if runs_of(arm)}
     made = {"Arms": comparisons.compare_to_baseline(arms), "Planned comparisons": compared()}
     made["Seeds"] = by_seed()
+    made["Beside the paper"] = beside_paper(arms)
     made["By task and way"] = []
     made["Thinking first"] = []
     made["Forward minus reverse"] = []
@@ -321,8 +334,45 @@ def tables() -> dict[str, list[dict]]:
     return {name: rows for name, rows in made.items() if rows}
 
 
+def beside_paper(arms: dict[str, list[dict]]) -> list[dict]:
+    """Set the means of the paper's five variants beside the paper's."""
+    rows = []
+    for arm, theirs in PAPER.items():
+        if arm in arms:
+            ours = metrics.accuracy_table(arms[arm])[-1]["accuracy"]
+            rows.append({"arm": arm, "here": ours, "the paper": theirs / 100})
+    return rows
+
+
+def pictures() -> dict:
+    """Draw the paper's Figure 1 with these arms, and the reward while training."""
+    cells = {}
+    bands = {}
+    for arm in ARMS:
+        if runs_of(arm):
+            cells[arm] = metrics.accuracy_by_task(pooled(runs_of(arm)))
+        curves = read_curves(arm)
+        if curves:
+            bands[arm] = reward_band(curves)
+    return {
+        "radar": plots.radar(cells),
+        "curves": plots.bands(bands, "GRPO step", "accuracy reward (%)"),
+    }
+
+
+def reward_band(curves: list[list[dict]], window: int = 10) -> dict[int, tuple]:
+    """Average the accuracy reward by windows of steps: {step: (mean, lowest seed, highest seed)}."""
+    band = {}
+    for start in range(0, min(map(len, curves)), window):
+        means = []
+        for curve in curves:
+            means.append(fmean(at["accuracy_reward"] for at in curve[start : start + window]))
+        band[start + window] = (fmean(means), min(means), max(means))
+    return band
+
+
 def report() -> None:
-    """Write the tables of the records there are."""
+    """Write the tables and pictures of the records there are."""
     questions = runs_of("base")[0]
     notes = [
         "Commands: python benchmarks/reinforcement.py run, report",
@@ -334,6 +384,8 @@ def report() -> None:
     made = {"title": "Reinforcement, arm by arm", "notes": notes, "tables": tables()}
     render.save(made, REPORT)
     write_text(REPORT.with_suffix(".json"), render.json(made))
+    for name, figure in pictures().items():
+        plots.save(figure, KEPT / f"{name}.png")
     print(render.text(made))
 
 

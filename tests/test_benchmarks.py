@@ -112,7 +112,7 @@ def table_rows(path: Path) -> list[tuple[str, ...]]:
 def test_every_number_of_the_results_page_stands_in_the_tables():
     made = {
         row
-        for name in ("ablation.md", "prefix_intervention.md")
+        for name in ("ablation.md", "prefix_intervention.md", "reinforcement.md")
         for row in table_rows(FOLDER / name)
     }
     rows = table_rows(FOLDER.parent / "RESULTS.md")

@@ -22,13 +22,15 @@ ROOT = Path(__file__).resolve().parent.parent
 WANTED = 0.85
 PATIENCE = 60  # seconds after which a mutant that hangs counts as noticed
 TARGETS = {  # module: its file, and the tests that should notice
-    "statistics": ("eval/statistics.py", ["eval/test_statistics.py", "eval/test_metrics.py"]),
-    "metrics": ("eval/metrics.py", ["eval/test_metrics.py", "eval/test_report.py"]),
-    "comparisons": ("eval/comparisons.py", ["eval/test_comparisons.py", "eval/test_report.py"]),
+    "statistics": ("eval/statistics.py", ["eval/test_statistics.py"]),
+    "metrics": ("eval/metrics.py", ["eval/test_metrics.py"]),
+    "comparisons": ("eval/comparisons.py", ["eval/test_comparisons.py"]),
+    "sentences": ("eval/sentences.py", ["eval/test_report.py"]),
     "report": ("eval/report.py", ["eval/test_report.py"]),
     "records": ("eval/records.py", ["eval/test_records.py", "eval/test_evaluate.py"]),
-    "run_folder": ("eval/run_folder.py", ["eval/test_run_folder.py", "eval/test_evaluate.py"]),
-    "evaluate": ("eval/evaluate.py", ["eval/test_evaluate.py"]),
+    "run_folder": ("eval/run_folder.py", ["eval/test_run_folder.py"]),
+    "query": ("eval/query.py", ["eval/test_query.py"]),
+    "evaluate": ("eval/evaluate.py", ["eval/test_query.py", "eval/test_evaluate.py"]),
     "rewards": ("rewards/rewards.py", ["rewards/test_rewards.py"]),
     "choice": ("rewards/choice.py", ["rewards/test_scoring.py"]),
     "route": ("rewards/route.py", ["rewards/test_scoring.py"]),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from stlite.eval.statistics import FEWEST
+from stlite.eval.statistics import FEW, FEWEST
 
 GLOSSARY = {
     "n": "questions",
@@ -76,13 +76,26 @@ def doubts(row: Mapping) -> list[str]:
             "another run must differ to be told apart."
         ]
     points = 100 * row["min_detectable"]
-    return [f"Another run of this size must differ by {points:.1f} points to be told apart."]
+    size = f"Another run of this size must differ by {points:.1f} points to be told apart."
+    return [size, *rough(row["groups"])]
+
+
+def rough(groups: int) -> list[str]:
+    """Warn of an interval from few groups."""
+    if groups >= FEW:
+        return []
+    return [
+        f"{groups} groups are few: such intervals hold the truth less often than in 95 of 100 runs "
+        "(benchmarks/coverage.py)."
+    ]
 
 
 def difference_doubts(row: Mapping) -> list[str]:
     """Say what could not be estimated of a difference."""
-    if row["low"] is None or row["min_detectable"] is not None:
+    if row["low"] is None:
         return []
+    if row["min_detectable"] is not None:
+        return rough(row["groups"])
     return [
         "All groups change by the same, so no standard error can be estimated: p and "
         "min_detectable are empty where they would need it."

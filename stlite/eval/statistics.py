@@ -19,6 +19,7 @@ DRAWS = 2000
 MEAN = "mean of choices"
 NOTHING = 1e-9  # smaller than any difference that a question can make
 FEWEST = 5  # groups, below which no interval is given: benchmarks/coverage.py shows how they fare
+FEW = 20  # groups, below which an interval holds the truth in 84 to 94 % of runs rather than 95 %
 
 
 def by_cell(records: Iterable[dict]) -> dict[tuple[str, str], list[dict]]:
@@ -126,9 +127,9 @@ def _weighted(drawn, weights):
 
 def _bounds(weights, lowest: float) -> tuple[float, float]:
     """Return the least and the largest estimate that values from `lowest` to 1 allow."""
-    plus = weights.clip(min=0).sum()
-    minus = weights.clip(max=0).sum()
-    return float(minus + lowest * plus), float(plus + lowest * minus)
+    plus = float(weights.clip(min=0).sum())
+    minus = float(weights.clip(max=0).sum())
+    return round(minus + lowest * plus, 12), round(plus + lowest * minus, 12)  # six sixths are one
 
 
 def agreement(estimate, groups: int, bounds: tuple) -> tuple[float, float]:

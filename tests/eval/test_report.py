@@ -4,7 +4,7 @@ import pytest
 from answers import WAYS, drawn, questions, record, seeing
 
 from stlite.__main__ import main
-from stlite.eval import render, report, sentences
+from stlite.eval import comparisons, render, report, sentences
 from stlite.eval.evaluate import evaluate
 
 
@@ -32,6 +32,15 @@ def test_a_run_says_what_it_scores_and_what_was_lost():
     assert made["headline"].startswith(words) and "guessing scores 25.0 %" in made["headline"]
     assert "unparsed 0.0 %, truncated 1.7 %, failed 0.0 %" in made["notes"][0]
     assert f"by {100 * row['min_detectable']:.1f} points" in made["notes"][1]
+
+
+@pytest.mark.parametrize(("groups", "said"), [(5, True), (19, True), (20, False)])
+def test_intervals_of_few_groups_are_called_rough(groups, said):
+    one = drawn(groups)
+    warning = f"{groups} groups are few"
+    assert (warning in " ".join(report.summary(one)["notes"])) == said
+    two = drawn(groups, seed=1)
+    assert (warning in " ".join(comparisons.compare_runs(one, two)["notes"])) == said
 
 
 def test_routes_alone_are_reported_and_compared():

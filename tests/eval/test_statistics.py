@@ -113,6 +113,11 @@ def test_agreement_of_differences_reaches_both_ways():
     assert (low, high) == pytest.approx((0.9 - margin, 0.95))
 
 
+def test_a_perfect_mean_of_six_reaches_one():
+    perfect = [r | {"value": 1.0} for r in drawn(20)]
+    assert statistics.task_means(perfect)[-1][2]["high"] >= 1.0
+
+
 def test_whole_groups_are_drawn_and_a_draw_without_a_cell_is_empty():
     sums = np.array([[3.0, 0], [0, 2], [1, 0]])
     counts = np.array([[3.0, 0], [2, 2], [2, 0]])

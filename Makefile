@@ -24,6 +24,7 @@ test: .venv/ready check ## every test
 check: .venv/ready ## style
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) tests/style.py
 
 lab: .venv/ready ## the notebooks in JupyterLab
 	$(RUN) -m jupyter lab notebooks

@@ -32,8 +32,8 @@ TARGETS = {  # module: its file, and the tests that should notice
     "query": ("eval/query.py", ["eval/test_query.py"]),
     "evaluate": ("eval/evaluate.py", ["eval/test_query.py", "eval/test_evaluate.py"]),
     "rewards": ("rewards/rewards.py", ["rewards/test_rewards.py"]),
-    "choice": ("rewards/choice.py", ["rewards/test_scoring.py"]),
-    "route": ("rewards/route.py", ["rewards/test_scoring.py"]),
+    "choice": ("rewards/choice.py", ["rewards/test_choice.py"]),
+    "route": ("rewards/route.py", ["rewards/test_route.py"]),
     "parse": ("rewards/parse.py", ["rewards/test_parse.py"]),
     "splits": ("data/splits.py", ["data/test_splits.py"]),
     "checkpoints": ("train/checkpoints.py", ["train/test_resume.py"]),
@@ -59,6 +59,7 @@ def mutations(tree: ast.Module) -> Iterator[Mutation]:
         if id(node) not in ignored:
             for change in changes(node):
                 yield node, change
+            yield from removals(node)
 
 
 def untested(tree: ast.Module) -> set[int]:
@@ -97,8 +98,6 @@ def changes(node: ast.AST) -> Iterator[Callable[[], None]]:
             yield lambda: setattr(node.func, "id", NAMES[node.func.id])
         for keyword in node.keywords:
             yield lambda keyword=keyword: node.keywords.remove(keyword)
-    if hasattr(node, "body") and isinstance(node.body, list):
-        yield from removals(node)
 
 
 def constant_changes(node: ast.Constant) -> Iterator[Callable[[], None]]:
@@ -109,7 +108,7 @@ def constant_changes(node: ast.Constant) -> Iterator[Callable[[], None]]:
         yield lambda: setattr(node, "value", node.value + 1)
 
 
-def removals(node: ast.AST) -> Iterator[Callable[[], None]]:
+def removals(node: ast.AST) -> Iterator[Mutation]:
     """Yield the removal of each statement that only acts: a call, an addition, a deletion, a raise, a continue."""
     acting = (ast.Expr, ast.AugAssign, ast.Delete, ast.Raise, ast.Continue, ast.Break)
     for name in ("body", "orelse", "finalbody"):
@@ -119,7 +118,7 @@ def removals(node: ast.AST) -> Iterator[Callable[[], None]]:
         for i, statement in enumerate(statements):
             text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
             if isinstance(statement, acting) and not text:
-                yield lambda at=statements, i=i: at.__setitem__(i, ast.Pass())
+                yield statement, lambda at=statements, i=i: at.__setitem__(i, ast.Pass())
 
 
 def mutant(source: str, number: int) -> tuple[str, int]:

@@ -16,19 +16,6 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_tree_names_every_module_once():
-    tree = README.split("stlite/\n", 1)[1].split("notebooks/", 1)[0]
-    named = {}
-    for line in tree.splitlines():
-        room, *modules = line.split()
-        named[room.strip("/")] = sorted(modules)
-    there = {}
-    for room in (ROOT / "stlite").glob("*/__init__.py"):
-        modules = [path.stem for path in room.parent.glob("*.py") if "__" not in path.stem]
-        there[room.parent.name] = sorted(modules)
-    assert named == there
-
-
 def test_every_notebook_is_in_the_table():
     assert set(re.findall(r"notebooks/(\w+\.ipynb)", README)) == {
         p.name for p in (ROOT / "notebooks").glob("*.ipynb")

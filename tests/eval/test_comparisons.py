@@ -93,6 +93,24 @@ def test_p_knows_that_answers_inside_a_group_go_together():
     )
 
 
+def test_every_task_has_its_holm_and_the_mean_has_none():
+    rows = comparisons.paired_differences(list(zip(drawn(20, seed=1), drawn(20, seed=2))))
+    by_hand = sorted(row["p"] for row in rows[:-1])
+    smallest = min(rows[:-1], key=lambda row: row["p"])
+    assert smallest["holm"] == pytest.approx(min(1, 6 * by_hand[0]))
+    assert all(row["holm"] >= row["p"] for row in rows[:-1]) and "holm" not in rows[-1]
+
+
+def test_what_stood_still_is_no_flip():
+    pairs = changed({0: [1, 0], 1: [0, 0], 2: [-1, 0]})
+    rows = comparisons.flips(pairs)
+    assert [(r["id"], r["change"]) for r in rows] == [
+        ("0/action/forward/0", "wrong to right"),
+        ("2/action/forward/0", "right to wrong"),
+    ]
+    assert rows[0] | {"gold": "A", "before": "B", "after": "A"} == rows[0]
+
+
 def test_holm_by_hand():
     """.01 × 3; .03 × 2 = .06; .04 × 1, but no less than the one before; a p that is missing counts for nothing."""
     rows = [{"task": str(i), "p": p} for i, p in enumerate((0.01, 0.04, 0.03, None))]

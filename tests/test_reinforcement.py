@@ -1,5 +1,6 @@
 """The reinforcement experiment: whose rows train what, and intervals by walk and by seed."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -66,3 +67,35 @@ def test_kept_records_hold_what_the_tables_need_and_no_reply(study, tmp_path):
     assert study["read_kept"](tmp_path / "a.jsonl.gz") == [
         {"id": "w1", "value": 1.0, "thought": "reverse"}
     ]
+
+
+def test_no_walk_asked_about_was_trained_or_tuned_on(study):
+    """Seeds from 500,000 stand in the names; what happens in a walk decides who may draw it (test_walks)."""
+    taught, fresh = study["training_rows"]()
+    trained = {sample.group for sample in [*taught, *fresh]}
+    asked = set()
+    for arm in study["ARMS"]:
+        for records_ in study["runs_of"](arm):
+            asked |= {record["group"] for record in records_}
+    assert len(asked) == 72
+    assert all("w0500000" <= name < "w0501000" for name in asked)
+    assert not asked & trained
+
+
+def test_published_tables_are_those_of_the_records(study):
+    published = json.loads((FOLDER / "reinforcement.json").read_text())["tables"]
+    again = study["tables"]()
+    assert set(again) == set(published)
+    for name in ("Seeds", "By task and way", "Reward while training", "Planned comparisons"):
+        for row, expected in zip(again[name], published[name], strict=True):
+            for column, value in expected.items():
+                close = pytest.approx(value, abs=1e-3) if isinstance(value, float) else value
+                assert row[column] == close, (name, column)
+
+
+def test_every_seed_of_every_arm_was_asked_the_same_questions(study):
+    asked = set()
+    for arm in study["ARMS"]:
+        for records_ in study["runs_of"](arm):
+            asked.add(tuple(record["id"] for record in records_))
+    assert len(asked) == 1

@@ -10,7 +10,9 @@ import pytest
 
 from stlite import __main__ as command
 from stlite.train import models, sft
-from stlite.train.memory import largest_batches, plan
+from stlite.train.durations import minutes
+from stlite.train.memory import plan
+from stlite.train.shapes import CONFIGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -56,12 +58,14 @@ def test_the_demo_table_is_what_notebook_06_shows():
     )
 
 
-def test_the_memory_table_is_what_the_plan_predicts():
+def test_the_table_of_memory_and_minutes_is_what_is_predicted():
     shown = re.findall(r"^\| (qwen\S+) \| (.+) \|$", README, re.M)
-    for (name, cells), row in zip(shown, largest_batches((8, 4, 2, 1)), strict=True):
-        least, *largest = cells.split(" | ")
-        assert [name, *largest] == [str(value or "–") for value in row.values()]
-        assert least == f"{plan(name, batch=1)['total']:.1f}"
+    assert [name for name, _ in shown] == list(CONFIGS)
+    for name, cells in shown:
+        sft = plan(name, generations=0, batch=1, completion=150)["total"]
+        amounts = [sft, plan(name, prompts=1)["total"], plan(name)["total"]]
+        stages = " + ".join(f"{stage:.0f}" for stage in minutes(name, "RTX 4070").values())
+        assert cells == " | ".join([*(f"{amount:.1f}" for amount in amounts), stages])
 
 
 def test_every_symptom_is_one_the_code_can_show():
@@ -69,7 +73,7 @@ def test_every_symptom_is_one_the_code_can_show():
     quoted = re.findall(
         r"^\| `([^`…]+?)(?: …[^`]*)?`", README.split("## When something is wrong")[1], re.M
     )
-    assert len(quoted) == 7
+    assert len(quoted) == 9
     for words in quoted:
         assert words.replace("memory:", "") in code or words in code or words == "reward_std", words
 

@@ -4,27 +4,21 @@ train(trainer, "runs/st-r1")        # again after a crash: the same order, rando
 """
 
 import json
-import shutil
 import tempfile
 import zipfile
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 import stlite.train.models  # noqa: F401  before trl: on CUDA it imports Unsloth
 
 # isort: split
 from trl.trainer.utils import RepeatSampler
 
-from stlite.data.sample import Sample, write_text
+from stlite.data.sample import Sample
 
-SETTINGS = (  # the arguments that decide a run's course
-    "beta", "gradient_accumulation_steps", "learning_rate", "loss_type", "lr_scheduler_type", "max_completion_length",
-    "max_grad_norm", "max_steps", "num_generations", "num_train_epochs", "per_device_train_batch_size", "seed",
-    "temperature", "warmup_steps",
-)  # fmt: skip
 PARTS = (
     "adapter_model.safetensors",
     "rng_state*.pth",
@@ -38,19 +32,16 @@ def row_id(row) -> str:
     return row.id if isinstance(row, Sample) else row["id"]
 
 
-def train(trainer, out, resume: bool = True) -> None:
-    """Train, from the last whole checkpoint if there is one; interrupting (the notebook's stop button) saves one.
-
-    Raises ValueError where the checkpoints are those of other settings or samples.
-    """
-    folder = Path(out) / "checkpoints"
+def train(trainer, out) -> None:
+    """Train, from the last whole checkpoint if there is one; interrupting (the notebook's stop button) saves one."""
+    trainer.accelerator.wait_for_everyone()
+    checkpoint = last_checkpoint(out)
+    if checkpoint and _is_last_step(checkpoint):
+        trainer._load_from_checkpoint(checkpoint)
+        trainer.state = TrainerState.load_from_json(Path(checkpoint, "trainer_state.json"))
+        return
     callback = CheckpointCallback(trainer)
     trainer.add_callback(callback)
-    with trainer.accelerator.main_process_first():
-        if trainer.args.should_save and not resume:
-            shutil.rmtree(folder, ignore_errors=True)
-        checkpoint = last_checkpoint(out)
-        _settle_settings(folder / "settings.json", trainer, resuming=checkpoint is not None)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
@@ -58,27 +49,10 @@ def train(trainer, out, resume: bool = True) -> None:
         raise
 
 
-def _settle_settings(path: Path, trainer, resuming: bool) -> None:
-    """Write what decides a run's course beside its checkpoints; refuse to resume those of another."""
-    settings = json.loads(json.dumps(_settings(trainer), default=str))
-    if resuming and path.exists():
-        before = json.loads(path.read_text())
-        different = [name for name in settings if settings[name] != before.get(name)]
-        if different:
-            raise ValueError(
-                f"{path.parent}: begun with other {', '.join(different)}; "
-                "use another folder, or resume=False"
-            )
-    if trainer.args.should_save:
-        write_text(path, json.dumps(settings))
-
-
-def _settings(trainer) -> dict:
-    settings = {name: getattr(trainer.args, name, None) for name in SETTINGS}
-    settings["recipe"] = getattr(trainer.data_collator, "recipe", None)
-    settings["ids"] = [row_id(row) for row in trainer.train_dataset]
-    settings["rewards"] = [reward.__name__ for reward in getattr(trainer, "reward_funcs", [])]
-    return settings
+def _is_last_step(checkpoint: str) -> bool:
+    """Say whether nothing is left to train: transformers would take one step more, in the middle of an epoch."""
+    state = json.loads(Path(checkpoint, "trainer_state.json").read_text("utf-8"))
+    return state["global_step"] >= state["max_steps"] > 0
 
 
 class CheckpointCallback(TrainerCallback):

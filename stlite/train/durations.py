@@ -22,7 +22,7 @@ CARDS = {  # bandwidth (GB/s), rate (TFLOP/s, 16 bits, dense, summed in float32)
     "A10G": (600, 70),
     "A100": (1555, 312),
     "H100": (3350, 989),
-    "CPU": (20, 0.1),  # two cores, float32
+    "CPU": (10, 0.03),  # two cores, float32, small matrices
 }
 USED_RATE = 0.5  # of the rate, in training of this size
 USED_BANDWIDTH = 0.7

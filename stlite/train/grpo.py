@@ -39,9 +39,9 @@ from trl.trainer.utils import pad
 from stlite.data.sample import Sample
 from stlite.rewards.rewards import PRESETS as REWARDS
 from stlite.rewards.rewards import REWARD_COLUMNS
-from stlite.train import checkpoints, shared_prefix
-from stlite.train.preflight import check_parity, clear_logs
-from stlite.train.runs import arguments, build_trainer, finish, float32_adapter
+from stlite.train import checkpoints, runs, shared_prefix
+from stlite.train.dry_run import clear_logs
+from stlite.train.preflight import check_parity, check_times, check_videos
 
 COLUMNS = ("id", *REWARD_COLUMNS, "question")
 
@@ -309,33 +309,45 @@ class Completions(TrainerCallback):
 def grpo(
     model, processor, samples: Sequence[Sample], out: str | os.PathLike, videos: str | os.PathLike | None = None,
     rewards: str | Sequence[Callable] = "st-r1", lora: str = "default", seed: int = 0, callbacks: Sequence = (),
-    parity: bool = True, resume: bool = True, dry: bool | None = None, **settings,
+    parity: bool = True, resume: bool = True, dry: bool | None = None, on_bad_video: str = "raise", **settings,
 ):  # fmt: skip
     """Reinforce what earns reward, by TRL's GRPO on native video; returns the PEFT model.
 
     `rewards` is a preset ("paper", "st-r1", "st-r1-reverse") or a list of functions in TRL's shape; `settings` override
     GRPO and go to trl's GRPOConfig. With `parity`, `check_parity` runs before the first step and stops a wrong set-up;
     with `dry`, the default on CUDA, the largest sample is taken first, and rows a backward are halved until it fits.
+    A folder in which this was finished is used as it is; one begun with other settings is refused. Videos that cannot
+    be read stop it before the first step, or are left out with `on_bad_video="leave out"`.
     """
     functions = REWARDS[rewards] if isinstance(rewards, str) else list(rewards)
-    model = add_lora(model, lora, seed)
-    build = partial(
-        make_trainer,
-        model,
-        processor,
-        samples,
-        out,
-        functions,
-        lora,
-        seed,
-        callbacks,
-        videos=videos,
-    )
-    trainer, chosen = build_trainer(build, {**GRPO, **settings}, dry)
-    agreement = check_parity(trainer) if parity else None
-    checkpoints.train(trainer, out, resume)
-    summary = {"stage": "grpo", "rewards": [f.__name__ for f in functions], "seed": seed}
-    return finish(trainer, out, {**summary, "parity": agreement, **chosen})
+    chosen = {**GRPO, **settings}
+    names = [function.__name__ for function in functions]
+    with runs.adapted(model, add_lora, lora, seed) as model:
+        made_by = runs.describe(
+            model, processor, samples, videos, chosen, stage="grpo", rewards=names, seed=seed
+        )
+        finished = runs.find_finished(out, made_by, resume)
+        if finished is not None:
+            return runs.load_finished(model, finished)
+        readable, left_out = check_videos(processor, samples, videos, on_bad_video)
+        check_times(model, processor, readable, videos)
+        build = partial(
+            make_trainer,
+            model,
+            processor,
+            readable,
+            out,
+            functions,
+            lora,
+            seed,
+            callbacks,
+            videos=videos,
+        )
+        trainer, taken = runs.build_trainer(build, out, chosen, dry)
+        agreement = check_parity(trainer) if parity else None
+        runs.begin(trainer, out, made_by, left_out, resume)
+        checkpoints.train(trainer, out)
+        return runs.finish(trainer, out, {"settings": taken, "parity": agreement})
 
 
 def make_trainer(
@@ -345,7 +357,7 @@ def make_trainer(
     model = add_lora(model, lora, seed)
     processor.tokenizer.padding_side = "left"
     args = trl.GRPOConfig(
-        **arguments(out, settings, seed), remove_unused_columns=False, log_completions=False
+        **runs.arguments(out, settings, seed), remove_unused_columns=False, log_completions=False
     )
     completions = Completions(Path(out) / "completions")
     trainer_class = grpo_trainer()
@@ -366,5 +378,5 @@ def make_trainer(
     )
     trainer.videos = videos
     completions.trainer = trainer
-    float32_adapter(model)
+    runs.float32_adapter(model)
     return trainer

@@ -1,21 +1,133 @@
-"""Checks before the first step: do training and generation see the same, and does the largest sample fit?
+"""Checks before the first step: what would stop a run late, or let it learn the wrong thing in silence, stops it now.
 
-check_parity(trainer)        # {"max": 1e-06, "mean": 2e-07, "no_pixels_delta": 0.4}
-dry_run(trainer)             # {"id": ..., "tokens": ..., "seconds": ..., "gb": ...}
+check_videos(processor, samples, videos)     # every clip is read once
+check_prompts(processor, samples, "st-cot")  # what is taught begins with what is asked
+check_parity(trainer)                        # {"max": 1e-06, "mean": 2e-07, "no_pixels_delta": 0.4}
 """
 
-import gc
+import os
+import shutil
 import sys
-import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from stlite.data import prompts
+from stlite.data import prompts, video
 from stlite.data.sample import Sample
-from stlite.train.checkpoints import row_id
-from stlite.train.generation import encode
+from stlite.train.generation import check_time, encode, read
+
+BAD_VIDEO = ("raise", "leave out")
+CHUNK = 64  # tokens whose logits are held at once
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+
+def check_videos(
+    processor, samples: Sequence[Sample], videos: str | os.PathLike | None = None, on_bad_video: str = "raise"
+) -> tuple[list[Sample], list[str]]:  # fmt: skip
+    """Read every video once: (the samples whose videos can be read, the ids of the others).
+
+    `on_bad_video` "raise" raises ValueError where there are others; "leave out" prints what is left out.
+    """
+    if on_bad_video not in BAD_VIDEO:
+        raise ValueError(
+            f"on_bad_video: expected one of {', '.join(BAD_VIDEO)}, found {on_bad_video!r}"
+        )
+    if not samples:
+        raise ValueError("samples: expected at least one, found none")
+    _, faults = video.preflight(samples, root=videos, time_limit=None, **processor.reading)
+    left_out = [sample.id for sample in samples if sample.video in faults]
+    if not left_out:
+        return list(samples), []
+    reasons = "; ".join(str(fault) for fault in list(faults.values())[:3])
+    found = f"{len(faults)} videos of {len(left_out)} samples that cannot be read: {reasons}"
+    if on_bad_video == "raise":
+        raise ValueError(f"videos: {found}. Repair them, or pass on_bad_video='leave out'")
+    if len(left_out) == len(samples):
+        raise ValueError(f"videos: expected one that can be read, found {found}")
+    print(f"left out: {found}")
+    return [sample for sample in samples if sample.video not in faults], left_out
+
+
+def check_times(
+    model, processor, samples: Sequence[Sample], videos: str | os.PathLike | None = None
+) -> None:
+    """Refuse clips whose frames a model cannot tell apart in time; the one sampled most densely is tried."""
+
+    def interval(sample: Sample) -> float:
+        clip = read(processor, sample.video, videos)
+        return (clip.seconds[-1] - clip.seconds[0]) / len(clip.seconds)
+
+    one_of_each = {sample.video: sample for sample in samples}
+    check_time(model, processor, min(one_of_each.values(), key=interval), videos)
+
+
+def check_prompts(processor, samples: Sequence[Sample], recipe: str, direct: bool = False) -> None:
+    """Refuse a chat template with which what SFT teaches does not begin with exactly the tokens that are asked.
+
+    A model so taught is asked something else later. Raises ValueError with the first row and its first such tokens.
+    """
+    different = []
+    for sample in samples:
+        asked, taught = render(processor, sample, recipe, direct)
+        place = _first_difference(asked, taught[: len(asked)])
+        if place is not None:
+            different.append((sample.id, place, asked, taught))
+    if not different:
+        return
+    name, place, asked, taught = different[0]
+    decode = processor.tokenizer.decode
+    raise ValueError(
+        f"chat template: in {len(different)} of {len(samples)} rows the taught conversation does not begin with the "
+        f"prompt. {name}: from token {place} on, asked {decode(asked[place : place + 12])!r}, "
+        f"taught {decode(taught[place : place + 12])!r}. The template writes something else before a reply that is "
+        "given than before one that is to come (often its thinking switch)"
+    )
+
+
+def render(
+    processor, sample: Sample, recipe: str, direct: bool = False
+) -> tuple[list[int], list[int]]:
+    """Return the tokens of a question as it is asked, and of the conversation that SFT teaches, clips as one token."""
+    reply = prompts.target(sample, recipe)
+    question = [prompts.messages(sample, direct)]
+    conversation = [prompts.messages(sample, direct, reply)]
+    texts = processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    texts += processor.apply_chat_template(
+        conversation, tokenize=False, add_generation_prompt=False
+    )
+    asked, taught = processor.tokenizer(texts)["input_ids"]
+    return asked, taught
+
+
+def _first_difference(tokens: list[int], others: list[int]) -> int | None:
+    """Return the first place where two lists differ, the end of the shorter included; None where they are equal.
+
+    >>> _first_difference([5, 6, 7], [5, 8, 7]), _first_difference([5, 6], [5]), _first_difference([5], [5])
+    (1, 1, None)
+    """
+    for place, (token, other) in enumerate(zip(tokens, others)):
+        if token != other:
+            return place
+    return None if len(tokens) == len(others) else min(len(tokens), len(others))
+
+
+def check_disk(folder: str | os.PathLike, needed: float) -> None:
+    """Refuse to begin what the disk of a folder has no room for; `needed` is in bytes."""
+    there = Path(folder).resolve()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise OSError(
+            f"disk: {folder}: expected {needed / 1e9:.1f} GB free, found {free / 1e9:.1f}; free some, or take "
+            "a folder on another disk"
+        )
+
+
+# ---- parity ----------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -101,153 +213,28 @@ def _trained_logps(trainer, batch: dict) -> torch.Tensor:
 
 
 def _direct_logps(trainer, batch: dict, brightness: float) -> torch.Tensor:
-    """Run the processor and the model anew on prompt and reply: log-probs of the reply's tokens (B,keep)."""
+    """Run the processor and the model anew on prompt and reply: log-probs of the reply's tokens (B,keep).
+
+    A row at a time, and the logits of a few tokens: the check takes no more memory than a step.
+    """
+    core = trainer.model.get_base_model()
     processor = trainer.processing_class
-    ids = batch["ids"]
     keep = batch["keep"]
-    inputs = encode(processor, batch["chats"], trainer.videos).to(trainer.accelerator.device)
-    inputs = dict(inputs)
-    inputs["pixel_values_videos"] = inputs["pixel_values_videos"] * brightness
-    inputs["input_ids"] = ids
-    inputs["attention_mask"] = batch["mask"]
     video_token = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
-    inputs["mm_token_type_ids"] = (ids == video_token).int() * 2
-    outputs = trainer.model(**inputs, use_cache=False, logits_to_keep=keep + 1)
-    logits = outputs.logits[:, :-1]
-    logps = (logits.float() / trainer.temperature).log_softmax(-1)
-    return logps.gather(-1, ids[:, -keep:, None])[..., 0]
-
-
-class DoesNotFit(RuntimeError):
-    """The largest sample is out of memory; `halve` says whether fewer rows a backward would help."""
-
-    def __init__(self, message: str, halve: bool):
-        super().__init__(message)
-        self.halve = halve
-
-
-def find_batch_size(build: Callable, settings: dict) -> tuple:
-    """Build a trainer whose largest sample fits; out of memory, half as many rows go through one backward, twice as often.
-
-    `build(settings)` makes the trainer. A step's rows, groups and gradient stay the same. Returns (trainer, settings);
-    raises DoesNotFit where fewer rows a backward do not help.
-    """
-    while True:
-        trainer = build(settings)
-        try:
-            print("dry run:", dry_run(trainer))
-            return trainer, settings
-        except DoesNotFit as error:
-            rows = trainer.args.per_device_train_batch_size
-            if not error.halve or rows % 2:
-                raise
-        backwards = 2 * trainer.args.gradient_accumulation_steps
-        print(f"out of memory with {rows} rows a backward: {rows // 2}, {backwards} times a step")
-        fewer = {
-            "per_device_train_batch_size": rows // 2,
-            "gradient_accumulation_steps": backwards,
-        }
-        settings = {**settings, **fewer}
-        del trainer
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def dry_run(trainer) -> dict:
-    """Take the largest sample through one forward and backward: full batch or group, completions of full length.
-
-    Leaves weights, random state and logs as they were. Out of memory raises DoesNotFit with the setting to lower.
-    Returns {"id", "tokens", "seconds", "gb"}: the sample, its prompt's length, and the peak (of the process, on a CPU).
-    """
-    row, tokens = _largest(trainer)
-    args = trainer.args
-    copies = args.per_device_train_batch_size * getattr(args, "steps_per_generation", 1)
-    trainer.current_gradient_accumulation_steps = 1
-    began = time.perf_counter()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with torch.random.fork_rng(), _full_completions(trainer):
-        try:
-            trainer.training_step(trainer.model, trainer.data_collator([row] * copies), None)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            advice = _what_to_lower(trainer)
-            message = f"memory: {row_id(row)} does not fit. {advice} ({str(error)[:120]})"
-            raise DoesNotFit(message, halve="batch_size" in advice) from error
-        finally:
-            trainer.model.zero_grad(set_to_none=True)
-    seconds = time.perf_counter() - began
-    return {"id": row_id(row), "tokens": tokens, "seconds": seconds, "gb": peak() / 2**30}
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "memory" in str(error).lower()
-
-
-def _largest(trainer) -> tuple:
-    """Return the row with most prompt tokens among the eight of longest text, and how many."""
-    rows = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
-    chats = [prompts.messages(r) if isinstance(r, Sample) else r["prompt"] for r in rows]
-    videos = trainer.videos if hasattr(trainer, "videos") else trainer.data_collator.videos
-    longest = sorted(range(len(rows)), key=lambda i: len(str(chats[i])), reverse=True)[:8]
-    counts = {}
-    for i in longest:
-        counts[i] = encode(trainer.processing_class, [chats[i]], videos)["input_ids"].shape[1]
-    largest = max(longest, key=counts.get)
-    return rows[largest], counts[largest]
-
-
-@contextmanager
-def _full_completions(trainer):
-    """Let every completion run to its full length, and forget afterwards what was generated and logged."""
-    if not hasattr(trainer, "generation_config"):
-        yield
-        return
-    _set_least_tokens(trainer, trainer.max_completion_length)
-    try:
-        yield
-    finally:
-        _set_least_tokens(trainer, None)
-        trainer._step = 0
-        trainer._buffered_inputs = None
-        trainer._metrics["train"].clear()
-        clear_logs(trainer._logs)
-
-
-def _set_least_tokens(trainer, count: int | None) -> None:
-    """Set the least number of tokens of a completion, in our trainer or in Unsloth's."""
-    if hasattr(trainer, "sampling"):
-        trainer.sampling["min_new_tokens"] = count
-    else:
-        trainer.generation_config.min_new_tokens = count
-
-
-def clear_logs(logs: dict) -> None:
-    """Empty TRL's buffers of what was sampled."""
-    columns = [logs["prompt"], logs["completion"], logs["advantages"]]
-    columns += [*logs["rewards"].values(), *logs["extra"].values()]
-    for column in columns:
-        column.clear()
-
-
-def _what_to_lower(trainer) -> str:
-    """Name the setting to lower: by where memory ran out, and by what is already as low as it goes."""
-    generates = hasattr(trainer.args, "num_generations")
-    if generates and trainer._buffered_inputs is None:  # while generating
-        return "Lower num_generations, max_completion_length or steps_per_generation"
-    if trainer.args.per_device_train_batch_size > 1:
-        return "Lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
-    if generates:
-        return "Lower frames or max_pixels, or max_completion_length"
-    return "Lower frames or max_pixels"
-
-
-def peak() -> int:
-    """Return the peak memory so far (bytes): of the card, or of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    rows = []
+    for row, chat in enumerate(batch["chats"]):
+        inputs = dict(encode(processor, [chat], trainer.videos).to(trainer.accelerator.device))
+        written = batch["mask"][row].bool()
+        ids = batch["ids"][row][written][None]
+        inputs["pixel_values_videos"] = inputs["pixel_values_videos"] * brightness
+        inputs["input_ids"] = ids
+        inputs["attention_mask"] = torch.ones_like(ids)
+        inputs["mm_token_type_ids"] = (ids == video_token).int() * 2
+        count = int(written[-keep:].sum())
+        hidden = core.model(**inputs, use_cache=False).last_hidden_state[0, -count - 1 : -1]
+        parts = []
+        for states, targets in zip(hidden.split(CHUNK), ids[0, -count:].split(CHUNK)):
+            logits = core.lm_head(states).float() / trainer.temperature
+            parts.append(logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0])
+        rows.append(torch.nn.functional.pad(torch.cat(parts), (0, keep - count)))
+    return torch.stack(rows)

@@ -1,25 +1,300 @@
-"""What both stages of training share: a trainer that fits, its arguments, and what a run folder holds at the end."""
+"""Run folders: what made a run, whether it is finished, and what it leaves behind.
+
+runs/st-r1/run.json    {"training": {"made_by": {"model": …, "starting_adapter": …, "learning_rate": …}, "result": …}}
+runs/st-r1/adapter/    the trained adapter with the processor
+
+A stage that is finished is not done again; one that was begun with other settings is refused before anything runs.
+"""
 
 import json
 import os
+import shlex
 import shutil
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 
-from stlite.data.sample import write_text
-from stlite.train.models import compute_dtype
-from stlite.train.preflight import find_batch_size
+import stlite.train.models  # noqa: F401  before peft: on CUDA it imports Unsloth
+
+# isort: split
+import safetensors.torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+
+from stlite.data.cache import content_hash, short_hash
+from stlite.data.sample import Sample, SampleError, safe_path, write_text
+from stlite.eval.run_folder import fingerprint
+from stlite.train.checkpoints import last_checkpoint
+from stlite.train.dry_run import announce, find_batch_size
+from stlite.train.models import compute_dtype, versions
+from stlite.train.preflight import check_disk
+
+# settings that leave the course of a run as it is
+HARMLESS = ("dataloader_", "ddp_", "disable_tqdm", "eval_", "hub_", "log_", "logging_", "output_dir", "push_to_hub",
+            "report_to", "run_name", "save_", "use_cpu", "gradient_checkpointing")  # fmt: skip
+BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")  # their product alone counts
+PROBE = 16  # values of each of a model's matrices that its fingerprint reads
 
 
-def build_trainer(build: Callable, settings: dict, dry: bool | None) -> tuple:
-    """Build a trainer; with `dry`, or on CUDA, one whose largest sample was seen to fit: (trainer, settings)."""
+# ---- what made a run -------------------------------------------------------------------------------------------------
+
+
+def describe(
+    model, processor, samples: Sequence[Sample], videos: str | os.PathLike | None, settings: dict, **stage
+) -> dict:  # fmt: skip
+    """Say all that decides a run's course: model, starting adapter, LoRA, reading, data, seed and settings.
+
+    `stage` names the stage and what only it has (recipe, rewards, seed). Everything is by content: a folder that moved
+    is the same, other weights, rows or videos under an old name are not.
+    """
+    made_by = dict(stage)
+    made_by["model"] = fingerprint_base(model)
+    made_by["starting_adapter"] = fingerprint_adapter(model)
+    made_by["lora"] = _lora(model)
+    made_by["reading"] = dict(processor.reading)
+    made_by["chat_template"] = short_hash(
+        str(processor.chat_template or processor.tokenizer.chat_template)
+    )
+    made_by["rows"] = len(samples)
+    made_by["rows_hash"] = short_hash(json.dumps([_row(sample) for sample in samples]))
+    made_by["videos_hash"] = short_hash(json.dumps(_hash_videos(samples, videos)))
+    made_by["rows_a_step"] = int(os.environ.get("WORLD_SIZE", 1))
+    for name, value in settings.items():
+        if name in BATCH:
+            made_by["rows_a_step"] *= value
+        elif not name.startswith(HARMLESS):
+            made_by[name] = value
+    return json.loads(json.dumps(made_by, default=_name))
+
+
+def _name(value) -> str:
+    """Name an object that JSON cannot hold, without its address in memory."""
+    return getattr(value, "__name__", type(value).__name__)
+
+
+def _row(sample: Sample) -> dict:
+    return {**asdict(sample), "origin": ""}
+
+
+def _hash_videos(samples: Sequence[Sample], videos: str | os.PathLike | None) -> dict[str, str]:
+    """Return the content hash of each different video; one that is missing or outside its root has none."""
+    hashes = {}
+    for path in dict.fromkeys(sample.video for sample in samples):
+        try:
+            hashes[path] = content_hash(safe_path(path, videos))
+        except (OSError, SampleError):
+            hashes[path] = ""
+    return hashes
+
+
+def _lora(model) -> dict:
+    config = model.peft_config["default"]
+    targets = config.target_modules
+    return {
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "target_modules": targets if isinstance(targets, str) else sorted(targets),
+    }
+
+
+def fingerprint_base(model) -> str:
+    """Name a model's own weights, adapter apart, by their names, shapes and first values."""
+    digest = sha256()
+    for name, weight in model.get_base_model().named_parameters():
+        if "lora_" in name:
+            continue
+        values = weight.detach().flatten()[:PROBE].float().tolist()
+        digest.update(repr((name.replace(".base_layer", ""), list(weight.shape), values)).encode())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_adapter(model) -> str:
+    """Name the adapter in a model as `evaluate.fingerprint` names its saved file; "none" where it has learned nothing."""
+    weights = adapter_weights(model)
+    learned = any(bool(weight.any()) for name, weight in weights.items() if "lora_B" in name)
+    if not learned:
+        return "none"
+    return sha256(safetensors.torch.save(weights, {"format": "pt"})).hexdigest()[:16]
+
+
+def adapter_weights(model) -> dict:
+    """Return a copy of the weights of a model's adapter, by the names they are saved under."""
+    weights = {}
+    for name, weight in get_peft_model_state_dict(model).items():
+        weights[name] = weight.detach().cpu().clone().contiguous()
+    return weights
+
+
+# ---- finished, begun, or refused -------------------------------------------------------------------------------------
+
+
+def find_finished(out: str | os.PathLike, made_by: dict, resume: bool = True) -> Path | None:
+    """Return the adapter of a run that is finished and was made the same way; None where there is work to do.
+
+    Raises ValueError, naming what differs, where the folder holds a run or checkpoints that were made otherwise.
+    """
+    out = Path(out)
+    if not resume:
+        return None
+    record = read_training(out)
+    if record is None:
+        _refuse_unknown(out)
+        return None
+    result = record["result"]
+    if result is None and last_checkpoint(out) is None:
+        return None
+    if (
+        result is not None and made_by["starting_adapter"] == result["adapter"]
+    ):  # its own cell, run again
+        made_by = {**made_by, "starting_adapter": record["made_by"]["starting_adapter"]}
+    different = differences(record["made_by"], made_by)
+    if different:
+        raise ValueError(
+            f"{out}: begun with other {', '.join(different)}; use another folder, or resume=False to train anew"
+        )
+    return out / "adapter" if result is not None and _is_intact(out, result) else None
+
+
+def _refuse_unknown(out: Path) -> None:
+    if (out / "adapter").exists() or last_checkpoint(out) is not None:
+        raise ValueError(
+            f"{out}: expected run.json to say what made the adapter or checkpoints here, found none; "
+            "use another folder, or resume=False to train anew"
+        )
+
+
+def _is_intact(out: Path, result: dict) -> bool:
+    """Say whether a finished run's adapter is there; another in its place is refused."""
+    adapter = out / "adapter"
+    if not (adapter / "adapter_model.safetensors").is_file():
+        print(f"{out}: finished, but its adapter is gone: it is trained again")
+        return False
+    there = fingerprint(adapter)
+    if there != result["adapter"]:
+        raise ValueError(
+            f"{adapter}: expected the adapter this run ended with ({result['adapter']}), found {there}; "
+            "use another folder, or resume=False to train anew"
+        )
+    return True
+
+
+def differences(before: dict, now: dict) -> list[str]:
+    """List what differs between two descriptions, dictionaries in them entry by entry.
+
+    >>> differences({"seed": 0, "lora": {"r": 8}}, {"seed": 0, "lora": {"r": 16}, "top_p": 0.9})
+    ['r (8 then, 16 now)', 'top_p (None then, 0.9 now)']
+    """
+    different = []
+    for name in dict.fromkeys([*before, *now]):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            different += differences(old, new)
+        elif old != new:
+            different.append(f"{name} ({old} then, {new} now)")
+    return different
+
+
+def load_finished(model, adapter: Path):
+    """Put a finished run's adapter into a model that has one of the same shape; return it in evaluation mode."""
+    weights = safetensors.torch.load_file(adapter / "adapter_model.safetensors")
+    set_peft_model_state_dict(model, weights)
+    print(
+        f"{adapter.parent}: this stage is finished with the same data and settings; its adapter is used"
+    )
+    shutil.rmtree(adapter.parent / "checkpoints", ignore_errors=True)
+    return model.eval()
+
+
+def read_training(out: str | os.PathLike) -> dict | None:
+    """Return what run.json says of a folder's training; None where it says nothing."""
+    path = Path(out) / "run.json"
+    return json.loads(path.read_text("utf-8")).get("training") if path.is_file() else None
+
+
+def _write_training(out: Path, record: dict) -> None:
+    """Write a folder's training into run.json, beside what evaluation wrote there."""
+    path = out / "run.json"
+    run = json.loads(path.read_text("utf-8")) if path.is_file() else {"name": out.name}
+    write_text(path, json.dumps({**run, "training": record}, indent=1, default=_name) + "\n")
+
+
+def begin(
+    trainer, out: str | os.PathLike, made_by: dict, left_out: Sequence[str], resume: bool
+) -> None:
+    """Note in run.json what makes a run, before its first step; checkpoints without the same rows are refused."""
+    out = Path(out)
+    record = {"made_by": made_by, "left_out": sorted(left_out), "sessions": [], "result": None}
+    before = read_training(out)
+    trainer.accelerator.wait_for_everyone()
+    if not resume and trainer.args.should_save:
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    elif before and last_checkpoint(out):
+        different = differences({"left_out": before["left_out"]}, {"left_out": record["left_out"]})
+        if different:
+            raise ValueError(
+                f"{out}: begun with other {', '.join(different)}: videos that could not be read; "
+                "use another folder, or resume=False to train anew"
+            )
+        record["sessions"] = before["sessions"]
+    command = shlex.join(sys.argv)
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    record["sessions"].append({"command": command, "started": started, "versions": versions()})
+    if trainer.args.should_save:
+        _write_training(out, record)
+    trainer.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def adapted(model, add_lora: Callable, *how) -> Iterator[PeftModel]:
+    """Give a model with its adapter; where training stops short, the model is left as it came.
+
+    What was trained by then is in the checkpoints: the same call with the same model goes on from them.
+    """
+    had_adapter = hasattr(model, "peft_config")
+    trained = add_lora(model, *how)
+    float32_adapter(trained)
+    before = adapter_weights(trained) if had_adapter else None
+    try:
+        yield trained
+    except BaseException:
+        if had_adapter:
+            set_peft_model_state_dict(trained, before)
+        else:
+            trained.unload()
+        raise
+
+
+# ---- the trainer, and the end ----------------------------------------------------------------------------------------
+
+
+def build_trainer(
+    build: Callable, out: str | os.PathLike, settings: dict, dry: bool | None
+) -> tuple:
+    """Build a trainer, say what it will take; with `dry`, or on CUDA, one whose largest sample was seen to fit.
+
+    Returns (trainer, settings). Raises OSError where the disk has no room for its checkpoints.
+    """
+    trainer = build(settings)
+    announce(trainer)
+    check_disk(out, _checkpoint_bytes(trainer))
     if dry is None:
         dry = torch.cuda.is_available()
-    if dry:
-        return find_batch_size(build, settings)
-    return build(settings), settings
+    if not dry:
+        return trainer, settings
+    return find_batch_size(trainer, build, settings)
+
+
+def _checkpoint_bytes(trainer) -> int:
+    """Count the bytes of all checkpoints that are kept at once: weights and two moments, with the processor."""
+    kept = (trainer.args.save_total_limit or 10) + 1  # one is written before another goes
+    trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+    return kept * (trained * 4 * 3 + 30_000_000)
 
 
 def arguments(out, settings: dict, seed: int) -> dict:
@@ -52,13 +327,21 @@ def float32_adapter(model) -> None:
             parameter.data = parameter.data.float()
 
 
-def finish(trainer, out, settings: dict):
-    """Save adapter, processor, log and settings together; return the model in evaluation mode."""
+def finish(trainer, out: str | os.PathLike, result: dict):
+    """Save adapter, processor, log and result together; return the model in evaluation mode.
+
+    run.json is written when all else is in place: a run killed before that goes on from its last checkpoint.
+    """
     out = Path(out)
-    trainer.save_model(str(out / "adapter"))  # gathers what is spread over cards; the processor too
+    unfinished = out / "adapter.part"
+    trainer.save_model(str(unfinished))  # gathers what is spread over cards; the processor too
     if trainer.args.should_save:
-        (out / "adapter" / "training_args.bin").unlink()  # a pickle that nobody needs
+        (unfinished / "training_args.bin").unlink()  # a pickle that nobody needs
+        shutil.rmtree(out / "adapter", ignore_errors=True)
+        os.replace(unfinished, out / "adapter")
         write_text(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
-        write_text(out / "train.json", json.dumps(settings, indent=1, default=str))
-        shutil.rmtree(out / "checkpoints")  # a run that is done begins anew when asked for again
+        record = read_training(out)
+        record["result"] = {"adapter": fingerprint(out / "adapter"), **result}
+        _write_training(out, record)
+        shutil.rmtree(out / "checkpoints")
     return trainer.model.eval()

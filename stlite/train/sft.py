@@ -3,7 +3,7 @@
     model, processor = load("tiny")
     sft(model, processor, samples, "runs/st-cot", videos="sample_data/videos")
 
-Saves adapter and processor together under the run's folder, and goes on where it was stopped.
+Saves adapter and processor together under the run's folder, goes on where it was stopped, and is not done twice.
 """
 
 import os
@@ -12,13 +12,15 @@ from collections.abc import Sequence
 import torch
 
 from stlite.data import prompts
-from stlite.train import checkpoints
-from stlite.train.generation import encode  # before trl: on CUDA it imports Unsloth
+from stlite.train import checkpoints, runs
+from stlite.train.generation import encode  # before trl and transformers
+from stlite.train.log_probs import token_log_probs
 from stlite.train.models import add_lora
-from stlite.train.runs import arguments, build_trainer, finish, float32_adapter
+from stlite.train.preflight import check_prompts, check_times, check_videos, render
 
 # isort: split
 from transformers import Trainer, TrainingArguments
+from trl.models.utils import _ForwardRedirection
 
 from stlite.data.sample import Sample
 
@@ -37,62 +39,107 @@ class Collator:
     """Batch samples with the replies to be taught: their videos, and labels on the reply alone."""
 
     def __init__(
-        self,
-        processor,
-        recipe: str,
-        direct: bool = False,
-        videos: str | os.PathLike | None = None,
+        self, processor, recipe: str, videos: str | os.PathLike | None = None, direct: bool = False
     ):
         self.processor = processor
         self.recipe = recipe
-        self.direct = direct
         self.videos = videos
+        self.direct = direct
 
     def __call__(self, samples: list[Sample]) -> dict:
         """Return input_ids, attention_mask, labels (B,L) and the video tensors."""
-        questions = [prompts.messages(sample, self.direct) for sample in samples]
         conversations = []
         for sample in samples:
             reply = prompts.target(sample, self.recipe)
             conversations.append(prompts.messages(sample, self.direct, reply))
         batch = dict(encode(self.processor, conversations, self.videos, generation=False))
-        prompt_lengths = encode(self.processor, questions, self.videos)["attention_mask"].sum(1)
-        mask = batch["attention_mask"]
-        padding = mask.argmax(1)  # padded on the left
-        reply_starts = (padding + prompt_lengths)[:, None]
-        places = torch.arange(mask.shape[1])[None]
-        is_reply = (places >= reply_starts) & mask.bool()
-        batch["labels"] = batch["input_ids"].masked_fill(~is_reply, -100)
+        ids = batch["input_ids"]
+        labels = torch.full_like(ids, -100)
+        for row, sample in enumerate(samples):
+            asked, taught = render(self.processor, sample, self.recipe, self.direct)
+            count = len(taught) - len(asked)  # padded on the left, the reply is the last of a row
+            labels[row, -count:] = ids[row, -count:]
+        batch["labels"] = labels
         return batch
+
+
+class ChainTrainer(Trainer):
+    """A trainer whose loss never holds the logits of more than a few tokens."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Return the loss of a batch: negative log-probs of all labels, over their number in the whole step."""
+        bare = self.accelerator.unwrap_model(model)
+        if model is bare:
+            total, count = self._negative_log_probs(bare, inputs)
+        else:  # through its wrapper, which gathers weights and gradients
+            redirect = _ForwardRedirection()
+            total, count = redirect(model, bare, self._negative_log_probs, bare, inputs)
+        if num_items_in_batch is None:
+            return total / count
+        if self.args.average_tokens_across_devices:
+            total = total * self.accelerator.num_processes  # gradients are averaged over them
+        return total / num_items_in_batch
+
+    def _negative_log_probs(self, bare, inputs: dict) -> tuple:
+        """Return the sum over all labels, and how many they are."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")[:, 1:]
+        taught = labels != -100
+        core = bare.get_base_model()
+        with self.accelerator.autocast():
+            hidden = core.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
+            log_probs, _ = token_log_probs(core.lm_head, hidden[taught], labels[taught])
+        return -log_probs.sum(), taught.sum()
 
 
 def sft(
     model, processor, samples: Sequence[Sample], out: str | os.PathLike, videos: str | os.PathLike | None = None,
     recipe: str = "st-cot", lora: str = "default", seed: int = 0, callbacks: Sequence = (), resume: bool = True,
-    dry: bool | None = None, direct: bool = False, **settings,
+    dry: bool | None = None, direct: bool = False, on_bad_video: str = "raise", **settings,
 ):  # fmt: skip
     """Teach replies with QLoRA; `recipe` is "st-cot", "forward-cot" or "label"; returns the PEFT model.
 
     With `direct` the questions ask for the answer alone: so the paper trained label SFT, which then
     need not unlearn to think where it is asked to.
     `settings` override SFT and go to transformers' TrainingArguments. The loss is on the assistant's tokens only. With
-    `dry`, the default on CUDA, the largest sample is taken first, and rows a backward are halved until it fits.
+    `dry`, the default on CUDA, the largest sample is taken first, and rows a backward are halved until it fits. A
+    folder in which this was finished is used as it is; one begun with other settings is refused. Videos that cannot be
+    read stop it before the first step, or are left out with `on_bad_video="leave out"`.
     """
-    model = add_lora(model, lora, seed)
-    float32_adapter(model)
-
-    def build(chosen):
-        args = TrainingArguments(**arguments(out, chosen, seed), remove_unused_columns=False)
-        return Trainer(
-            model=model,
-            args=args,
-            train_dataset=list(samples),
-            data_collator=Collator(processor, recipe, direct, videos),
-            processing_class=processor,
-            callbacks=list(callbacks),
+    chosen = {**SFT, **settings}
+    with runs.adapted(model, add_lora, lora, seed) as model:
+        made_by = runs.describe(
+            model,
+            processor,
+            samples,
+            videos,
+            chosen,
+            stage="sft",
+            recipe=recipe,
+            direct=direct,
+            seed=seed,
         )
+        finished = runs.find_finished(out, made_by, resume)
+        if finished is not None:
+            return runs.load_finished(model, finished)
+        readable, left_out = check_videos(processor, samples, videos, on_bad_video)
+        check_times(model, processor, readable, videos)
+        check_prompts(processor, readable, recipe, direct)
 
-    trainer, chosen = build_trainer(build, {**SFT, **settings}, dry)
-    checkpoints.train(trainer, out, resume)
-    taught = {"stage": "sft", "recipe": recipe, "direct": direct, "seed": seed}
-    return finish(trainer, out, {**taught, **chosen})
+        def build(chosen):
+            args = TrainingArguments(
+                **runs.arguments(out, chosen, seed), remove_unused_columns=False
+            )
+            return ChainTrainer(
+                model=model,
+                args=args,
+                train_dataset=readable,
+                data_collator=Collator(processor, recipe, videos, direct),
+                processing_class=processor,
+                callbacks=list(callbacks),
+            )
+
+        trainer, taken = runs.build_trainer(build, out, chosen, dry)
+        runs.begin(trainer, out, made_by, left_out, resume)
+        checkpoints.train(trainer, out)
+        return runs.finish(trainer, out, {"settings": taken})

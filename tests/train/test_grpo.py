@@ -1,7 +1,6 @@
 """GRPO on video: parity, what stock TRL lacks, groups kept together, completions on disk, and nothing left behind."""
 
 import gc
-import json
 import weakref
 
 import pandas
@@ -13,8 +12,8 @@ from safetensors.torch import load_file
 
 from stlite.data import prompts
 from stlite.rewards.rewards import PRESETS
+from stlite.train import dry_run, preflight, runs, shared_prefix
 from stlite.train import grpo as rollouts
-from stlite.train import preflight, shared_prefix
 from stlite.train.models import load
 
 SMALL = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "disable_tqdm": True}
@@ -106,7 +105,7 @@ def test_a_dry_run_takes_the_largest_sample_and_leaves_no_trace(trainer):
         lambda module, args, kwargs: lengths.append(kwargs["inputs_embeds"].shape[:2]),
         with_kwargs=True,
     )
-    found = preflight.dry_run(trainer)
+    found = dry_run.dry_run(trainer)
     handle.remove()
     assert lengths[-1] == (1, found["tokens"] + 4 * 48)  # the group, completions of full length
     texts = {
@@ -130,7 +129,7 @@ def test_a_dry_run_out_of_memory_names_the_setting_to_lower(trainer, monkeypatch
     monkeypatch.setattr(trainer.args, "steps_per_generation", 4 // size)
     monkeypatch.setattr(type(trainer), "_compute_loss", lambda *args: torch.empty(2**50))
     with pytest.raises(RuntimeError, match=f"memory: .* does not fit. Lower {setting}"):
-        preflight.dry_run(trainer)
+        dry_run.dry_run(trainer)
 
 
 def test_rows_a_backward_are_halved_until_they_fit_and_the_adapter_stays_the_same(
@@ -158,7 +157,7 @@ def test_rows_a_backward_are_halved_until_they_fit_and_the_adapter_stays_the_sam
         rollouts.grpo(model, processor, training[:4], tmp_path / name, **how)
         made[name] = adapter(tmp_path / name)
     assert "out of memory with 4 rows a backward: 2, 2 times a step" in capsys.readouterr().out
-    settings = json.loads((tmp_path / "parted" / "train.json").read_text())
+    settings = runs.read_training(tmp_path / "parted")["result"]["settings"]
     assert (settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]) == (
         2,
         2,
@@ -187,9 +186,9 @@ def test_grpo_takes_steps_on_video_and_keeps_what_it_saw(training, videos, tmp_p
     assert "<|video_pad|>" not in "".join(kept["completion"])
     moved = [v.abs().max() for n, v in adapter(tmp_path).items() if "lora_B" in n]
     assert max(moved) > 0
-    settings = json.loads((tmp_path / "train.json").read_text())
-    assert settings["parity"]["max"] <= 1e-4
-    assert settings["seed"] == 0
+    record = runs.read_training(tmp_path)
+    assert record["result"]["parity"]["max"] <= 1e-4
+    assert record["made_by"]["seed"] == 0
     again, _ = load("tiny", adapter=tmp_path / "adapter")
     assert {n for n, p in again.named_parameters() if p.requires_grad}
 

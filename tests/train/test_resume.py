@@ -183,7 +183,7 @@ def test_a_half_written_checkpoint_is_passed_over(stopped, tmp_path, part, damag
 
 def test_a_run_of_other_settings_is_not_gone_on_with(stopped):
     with pytest.raises(
-        ValueError, match="begun with other learning_rate; use another folder, or resume=False"
+        ValueError, match=r"begun with other learning_rate \(0.01 then, 0.001 now\); use another"
     ):
         run("grpo", stopped, learning_rate=1e-3)
 

@@ -90,7 +90,7 @@ def test_grpo_on_two_processes_writes_its_files_once(tmp_path):
         "adapter",
         "completions",
         "log.json",
-        "train.json",
+        "run.json",
     ]
 
 

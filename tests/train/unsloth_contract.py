@@ -101,7 +101,7 @@ def run(kind: str, folder: Path) -> dict:
     from random_models import architecture
 
     from stlite.data.egost import read_rows
-    from stlite.train import generation, models
+    from stlite.train import generation, models, runs
     from stlite.train import grpo as rollouts
     from stlite.train import sft as train
 
@@ -136,7 +136,7 @@ def run(kind: str, folder: Path) -> dict:
     ]
     return {
         **found, "model": type(model.get_base_model()).__name__, "trained": list(adapter), "same": replies == alone,
-        "parity": json.loads((folder / "grpo/train.json").read_text())["parity"],
+        "parity": runs.read_training(folder / "grpo")["result"]["parity"],
         "tower": tower(model, proc, samples, videos), "trainer": rollouts.grpo_trainer().__name__, "blinded": blinded(model, proc, samples, folder, videos),
     }  # fmt: skip
 

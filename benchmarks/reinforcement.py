@@ -124,13 +124,13 @@ def train(arm: str, seed: int) -> Path | None:
     adapter = None
     if recipe:
         out = WORK / f"sft-{recipe}-{seed}"
-        if not (out / "train.json").exists():
+        if not (out / "adapter").exists():
             direct = recipe == "label"
             sft(*load("tiny"), taught, out, recipe=recipe, direct=direct, **shared, **SFT)
         adapter = out / "adapter"
     if rewards:
         out = WORK / f"{arm}-{seed}"
-        if not (out / "train.json").exists():
+        if not (out / "adapter").exists():
             grpo(*load("tiny", adapter=adapter), fresh, out, rewards=rewards, **shared, **GRPO)
         keep_curve(out / "log.json", KEPT / "curves" / f"{arm}-{seed}.json")
         adapter = out / "adapter"

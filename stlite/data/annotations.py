@@ -5,7 +5,9 @@ A row of CSV: kitchen.mp4, turn left; go straight, gate; red door (video, direct
 
 import os
 import random
+import re
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -28,6 +30,9 @@ from stlite.data.tables import read_table
 NAMES = ("id", "video", "part", "source", "group")
 REVERSE = {f"{task}_reverse": task for task in TASKS}
 STEP_TASKS = TASKS[1:]
+RANGE = re.compile(  # "3.0,9.5", "3.0", ",9.5"
+    r"(?P<start>\d+(?:\.\d*)?)?(?:,(?P<end>\d+(?:\.\d*)?))?"
+)
 COLUMNS = (*NAMES, *TASKS, *REVERSE, *(f"{task}_moments" for task in STEP_TASKS))
 
 Steps = tuple[str, ...]
@@ -163,8 +168,8 @@ def annotations(
     errors = error_list(on_error)
     table = read_table(path, COLUMNS, errors)
     read = partial(_annotation, video_finder(videos, strict=True), separator)
-    rows = list(collect(read, table, errors))
-    rows = _named(rows, errors)
+    rows = _named(list(collect(read, table, errors)), errors)
+    _warn_of_empty(rows)
     pool = _sorted_pool(row[way] for row in rows for way in WAYS)
     samples = []
     for made in collect(partial(_samples_of, pool=pool), ((row,) for row in rows), errors):
@@ -178,6 +183,7 @@ def _annotation(
     """Read one row as what samples are made of; id and group may still be missing."""
     cells = {name: value for name, value in cells.items() if not _is_empty(value)}
     row = {name: text_field(cells, name, where) for name in NAMES if name in cells}
+    _check_range(row.get("video", ""), where)
     row["video"] = find(unicodedata.normalize("NFC", text_field(cells, "video", where)), where)
     read = partial(_path, cells, separator, where)
     forward = {task: read(task, task) for task in TASKS if task in cells}
@@ -192,6 +198,26 @@ def _annotation(
             "moments": moments,
         }
     )
+
+
+def _check_range(video: str, where: str):
+    """Refuse a range that is not written like #t=3.0,9.5 or that ends before it starts."""
+    _, mark, span = video.partition("#t=")
+    bounds = RANGE.fullmatch(span)
+    if mark and (not bounds or float(bounds["start"] or 0) >= float(bounds["end"] or "inf")):
+        raise SampleError(
+            where, "video", "a range like #t=3.0,9.5, its start before its end", video
+        )
+
+
+def _warn_of_empty(rows: Sequence[dict]):
+    """Warn of the rows that annotate nothing: no sample comes of them."""
+    empty = [row["origin"] for row in rows if not row["forward"] and not row["reverse"]]
+    if empty:
+        first = ", ".join(empty[:5])
+        warnings.warn(
+            f"{len(empty)} rows annotate nothing, and give no sample: {first}", stacklevel=3
+        )
 
 
 def _is_empty(value: object) -> bool:

@@ -271,7 +271,8 @@ def _row(where: str, header: list[str], cells: list[str], spare: int, delimiter:
     row = {}
     for column, cell in zip(header, cells):
         if not column and cell:
-            raise SampleError(where, "row", "no text below an empty header cell", cell)
+            wanted = "no text below an empty header cell (row numbers? save without them)"
+            raise SampleError(where, "row", wanted, cell)
         if column:
             row[column] = cell
     return where, row

@@ -455,3 +455,20 @@ def test_names_and_pool_are_linear_in_the_rows(tmp_path, monkeypatch):
     rows = ["video,landmark", *(f"v{i}.mp4,thing {i}; place {i}; door {i}" for i in range(300))]
     assert len(read(put(tmp_path / "own.csv", rows))) == len(looked) == 600
     assert sorts == [1]
+
+
+def test_rows_that_annotate_nothing_are_named_in_a_warning(tmp_path):
+    path = put(tmp_path / "own.csv", ["video,direction", "w.mp4,turn left", "v.mp4,", "Total,N/A"])
+    with pytest.warns(UserWarning, match=r"2 rows annotate nothing.*own\.csv:3, own\.csv:4"):
+        assert {s.video for s in read(path)} == {"w.mp4"}
+
+
+@pytest.mark.parametrize("span", ["5,1", "5,5", "a,b", "1-2", "0:05,0:09", "1,2,3", ""])
+def test_a_range_that_is_none_is_refused_when_read(span, tmp_path):
+    rows = ["video,direction", f'"w.mp4#t={span}",turn left']
+    path = put(tmp_path / "own.csv", rows)
+    if span == "":
+        assert read(path)  # the whole film
+        return
+    with pytest.raises(SampleError, match="a range like #t=3.0,9.5"):
+        read(path)

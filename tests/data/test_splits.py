@@ -79,6 +79,7 @@ def test_each_sample_is_tested_once_and_folds_are_of_like_size(counts, k, seed):
 def test_the_ladder_is_nested_and_of_the_sizes_of_the_paper():
     samples = egost.read_rows(DATA / "train" / "total_test_mcq_630.jsonl")
     rungs = ladder(samples)
+    assert SIZES == (63, 126, 252, 378, 504, 630)  # paper section 2
     assert tuple(rungs) == SIZES and [len(r) for r in rungs.values()] == list(SIZES)
     for small, large in pairwise(SIZES):
         assert {s.id for s in rungs[small]} < {s.id for s in rungs[large]}

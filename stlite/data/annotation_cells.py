@@ -1,9 +1,11 @@
-"""One annotated film as a *walk*, a dictionary that is edited step by step, and as the cells of its row.
+"""One annotated film as a *walk*, a dictionary that is edited step by step, and as cells of a row.
 
-A walk holds the row's texts, and the steps of each task: {"text", "second": when it happens, or None, "back": its way
-back as a person wrote it, or None for the rule's}. "head" is the turn that begins the way back of the directions, ""
-for none or None for the rule's; "loose" holds a way back that does not match step by step; "more" the columns that are
-not ours.
+    {"video": "a.mp4", "group": "", …, "head": None, "loose": {}, "more": {},
+     "steps": {"direction": [{"text": "turn left", "second": 2.5, "back": None}], …}}
+
+A step's "second" is None while nobody has set its moment, its "back" while the rule's way back
+stands. "head" is the turn that begins the way back of the directions: None for the rule's, "" for
+none. "loose" holds a way back that does not match step by step, "more" another's columns.
 """
 
 import json
@@ -22,16 +24,24 @@ COLUMNS = (*TEXTS[:5], *(task + end for task in LISTS for end in CELLS), *TEXTS[
 
 def empty_walk(video: str) -> dict:
     """Return the walk of a film that nobody has annotated."""
-    walk = dict.fromkeys(TEXTS, "") | {"video": video}
-    return walk | {"steps": {task: [] for task in LISTS}, "head": None, "loose": {}, "more": {}}
+    walk = dict.fromkeys(TEXTS, "")
+    walk |= {"video": video, "head": None, "loose": {}, "more": {}}
+    walk["steps"] = {task: [] for task in LISTS}
+    return walk
+
+
+def texts_of(walk: dict, task: str) -> list[str]:
+    """List the texts of a task's steps."""
+    return [step["text"] for step in walk["steps"][task]]
 
 
 def is_empty(walk: dict) -> bool:
     """Tell whether nothing at all is annotated."""
-    return not any(walk["steps"].values()) and not any(walk[name] for name in TEXTS[1:])
+    texts = map(walk.get, TEXTS[1:])
+    return not any(walk["steps"].values()) and not any(texts)
 
 
-# ---- the way back -----------------------------------------------------------------------------------------------------
+# ---- the way back
 
 
 def undone(text: str, task: str) -> str | None:
@@ -46,14 +56,14 @@ def back_of(step: dict, task: str) -> str | None:
 
 def head_of(walk: dict) -> str:
     """Return the turn that begins the way back of the directions; "" where there is none."""
-    texts = [step["text"] for step in walk["steps"]["direction"]]
+    texts = texts_of(walk, "direction")
     if walk["head"] is None and texts:
         return reverse_path(texts, "direction")[0]
     return walk["head"] or ""
 
 
 def way_back(walk: dict, task: str) -> list[str | None]:
-    """List the way back of a task, in the order it is walked; None where nobody has said and no rule is sure."""
+    """List the way back of a task as it is walked; None where nobody said and no rule is sure."""
     if task in walk["loose"]:
         return list(walk["loose"][task])
     backs = [back_of(step, task) for step in reversed(walk["steps"][task])]
@@ -61,47 +71,54 @@ def way_back(walk: dict, task: str) -> list[str | None]:
     return [head_of(walk), *backs] if starts else backs
 
 
-# ---- walks and cells --------------------------------------------------------------------------------------------------
+# ---- walks and cells
 
 
 def to_cells(walk: dict) -> dict[str, str]:
     """Write a walk as the cells of its row; a list that is not whole yet stays empty."""
-    cells = {name: walk[name] for name in TEXTS} | walk["more"]
+    cells = dict(walk["more"])
+    for name in TEXTS:
+        cells[name] = walk[name]
     for task in LISTS:
-        steps = walk["steps"][task]
         backs = way_back(walk, task)
-        seconds = [step["second"] for step in steps]
-        cells[task] = join_steps([step["text"] for step in steps], task)
+        cells[task] = join_steps(texts_of(walk, task), task)
         cells[f"{task}_reverse"] = "" if None in backs else join_steps(backs, task)
-        timed = None not in seconds
-        cells[f"{task}_moments"] = "; ".join(str(round(s, 3)) for s in seconds) if timed else ""
+        cells[f"{task}_moments"] = _join_moments(walk["steps"][task])
     return cells
 
 
+def _join_moments(steps: list[dict]) -> str:
+    seconds = [step["second"] for step in steps]
+    if None in seconds:
+        return ""
+    return "; ".join(str(round(second, 3)) for second in seconds)
+
+
 def from_cells(cells: dict[str, str]) -> tuple[dict, list[str]]:
-    """Read a row as a walk, and say what of it could not be used, or will not be read as samples."""
+    """Read a row as a walk, and say what of it could not be used."""
     walk = empty_walk(cells["video"])
     notes = []
-    for name in TEXTS:
-        walk[name] = cells.get(name, "")
-    walk["more"] = {name: text for name, text in cells.items() if name not in COLUMNS}
+    for name, text in cells.items():
+        if name in TEXTS:
+            walk[name] = text
+        elif name not in COLUMNS:
+            walk["more"][name] = text
     for task in LISTS:
         texts = _steps(cells, task, task, notes)
         seconds = _moments(cells, task, len(texts), notes)
-        steps = [{"text": t, "second": s, "back": None} for t, s in zip(texts, seconds)]
-        walk["steps"][task] = steps
+        for text, second in zip(texts, seconds):
+            walk["steps"][task].append({"text": text, "second": second, "back": None})
         _take_back(walk, task, _steps(cells, f"{task}_reverse", task, notes))
     return walk, notes
 
 
 def doubts(walk: dict) -> list[str]:
     """Say which lists `annotations` will refuse, or read as other steps than these."""
-    cells = to_cells(walk)
-    read, notes = from_cells(cells)
+    read, notes = from_cells(to_cells(walk))
     for task in LISTS:
-        mine = [step["text"] for step in walk["steps"][task]]
-        theirs = [step["text"] for step in read["steps"][task]]
-        notes += [f"{task}: {a} will be read as {b}" for a, b in zip(mine, theirs) if a != b]
+        for mine, theirs in zip(texts_of(walk, task), texts_of(read, task)):
+            if mine != theirs:
+                notes.append(f"{task}: {mine} will be read as {theirs}")
     return notes
 
 
@@ -133,7 +150,7 @@ def _moments(cells: dict[str, str], task: str, count: int, notes: list[str]) -> 
 
 
 def _take_back(walk: dict, task: str, backs: list[str]):
-    """Lay an annotated way back beside the way there; one that does not match step by step stays as it is."""
+    """Lay an annotated way back beside the way there; one that does not match stays as it is."""
     steps = walk["steps"][task]
     if not backs:
         return

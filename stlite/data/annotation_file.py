@@ -1,4 +1,4 @@
-"""Annotation files as they are written: one row a film, saved after every change, merged with another person's.
+"""Annotation files as they are written: a row a film, saved after every change, and merged.
 
     video,direction,direction_reverse,direction_moments
     kitchen.mp4,turn left; go straight,turn around; go straight; turn right,2.5; 7.0
@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from stlite.data import tables
@@ -25,7 +26,7 @@ from stlite.data.annotation_cells import (
 )
 from stlite.data.sample import SampleError, write_bytes, write_text
 
-# ---- files ------------------------------------------------------------------------------------------------------------
+# ---- rows
 
 
 def read_table(path) -> tuple[list[dict[str, str]], list[str]]:
@@ -37,9 +38,10 @@ def read_table(path) -> tuple[list[dict[str, str]], list[str]]:
     if not path.exists() or not path.stat().st_size:
         return [], []
     errors = []
-    rows = [row for _, row in tables.read_table(path, COLUMNS, errors)]
-    rows = [{name: _as_cell(value) for name, value in row.items()} for row in rows]
-    rows = [row for row in rows if row.get("video")]
+    rows = []
+    for _, row in tables.read_table(path, COLUMNS, errors):
+        if row.get("video"):
+            rows.append(_as_cells(row))
     if not errors:
         return rows, []
     plain, faults = _read_lines(path)
@@ -66,7 +68,7 @@ def _read_lines(path: Path) -> tuple[list[dict[str, str]], list[str]]:
 
 
 def _csv_rows(lines: list[str]) -> Iterator[tuple[int, dict | str]]:
-    """Yield (line number, cells or what is wrong with them); a broken line does not hide those after it."""
+    """Yield (line number, cells or what is wrong); a broken line does not hide those after it."""
     header = None
     for number, cells in _records(lines):
         if isinstance(cells, str):
@@ -83,7 +85,7 @@ def _csv_rows(lines: list[str]) -> Iterator[tuple[int, dict | str]]:
 
 
 def _records(lines: list[str]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield (line number, cells) of each record; a quote that is never closed ends with its line."""
+    """Yield (line number, cells) of each record; a quote never closed ends with its line."""
     at = 0
     while at < len(lines):
         reader = csv.reader(lines[at:], strict=True)
@@ -104,30 +106,30 @@ def _json_rows(lines: list[str]) -> Iterator[tuple[int, dict | str]]:
             continue
         try:
             row = json.loads(line)
-            yield (
-                number,
-                {name: _as_cell(value) for name, value in row.items()} | {"video": row["video"]},
-            )
+            yield number, _as_cells({"video": row["video"], **row})
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             yield number, "expected a JSON object with the text video"
 
 
-def _as_cell(value: object) -> str:
-    if isinstance(value, list):
-        return json.dumps(value, ensure_ascii=False)
-    return "" if value is None else str(value)
+def _as_cells(row: dict) -> dict[str, str]:
+    """Return a row's values as text; lists as JSON."""
+    cells = {}
+    for name, value in row.items():
+        if isinstance(value, list):
+            value = json.dumps(value, ensure_ascii=False)
+        cells[name] = "" if value is None else str(value)
+    return cells
 
 
 def write_table(path, rows: Sequence[dict[str, str]]) -> Path:
-    """Write rows as a CSV or JSONL file, atomically. Raises OSError, for a file marked read-only too."""
+    """Write rows as CSV or JSONL, atomically. Raises OSError, for a file marked read-only too."""
     path = Path(path)
     if path.exists() and not path.stat().st_mode & 0o222:
         raise PermissionError(f"{path.name} is read-only")
     if path.suffix.lower() == ".jsonl":
-        full = ({name: cell for name, cell in row.items() if cell} for row in rows)
-        return write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in full))
-    known = {name: None for row in rows for name in row}
-    header = [*COLUMNS, *(name for name in known if name not in COLUMNS)]
+        lines = [json.dumps(_full(row), ensure_ascii=False) + "\n" for row in rows]
+        return write_text(path, "".join(lines))
+    header = list(dict.fromkeys(chain(COLUMNS, *rows)))
     file = io.StringIO()
     writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
     writer.writeheader()
@@ -161,7 +163,7 @@ def locked(path):
         yield
 
 
-# ---- walks on disk ----------------------------------------------------------------------------------------------------
+# ---- walks on disk
 
 
 def drafts_path(path) -> Path:
@@ -179,7 +181,7 @@ def read_drafts(path) -> dict[str, dict]:
 
 
 def read_walks(path) -> tuple[list[dict], list[dict[str, str]], list[str]]:
-    """Read an annotation file: its walks, their rows as they stand there, and what could not be read."""
+    """Read an annotation file: its walks, their rows as they are, and what could not be read."""
     rows, notes = read_table(path)
     drafts = read_drafts(path)
     walks = []
@@ -201,8 +203,9 @@ def _full(row: dict[str, str]) -> dict[str, str]:
 def save_walk(path, key: str, walk: dict, before: dict[str, str] | None) -> tuple[dict, str]:
     """Put one walk into its file, and leave every other row as it stands there now.
 
-    `before` are the row's cells as last seen (None: there was no row). Returns the cells written, and what was done
-    about a row that somebody else has changed meanwhile, or about lines that cannot be read. Raises OSError.
+    `before` are the row's cells as last seen (None: there was no row). Returns the cells written,
+    and what was done about a row that somebody else has changed meanwhile, or about lines that
+    cannot be read. Raises OSError.
     """
     cells = to_cells(walk)
     with locked(path):
@@ -222,7 +225,7 @@ def save_walk(path, key: str, walk: dict, before: dict[str, str] | None) -> tupl
 
 
 def _save_draft(path, key: str, walk: dict, cells: dict, there: dict | None):
-    """Keep what the cells cannot say, before they are written: with either row the draft is the newer."""
+    """Keep what the cells cannot say, before they are written: it is newer than either row."""
     if from_cells(cells)[0] == walk:
         return
     drafts = read_drafts(path)
@@ -262,53 +265,62 @@ def _keep_theirs(path, row: dict) -> str:
     return f"Somebody else changed this film's row meanwhile: theirs is kept in {other.name}."
 
 
-# ---- two people's files -----------------------------------------------------------------------------------------------
+# ---- two people's files
 
 
 def merge_annotations(first, second, out) -> list[str]:
-    """Merge two annotation files into a third, and list what they disagree on; there the first file's stands.
+    """Merge two annotation files into a third; list what they disagree on: there the first's stands.
 
-    A film that only one file has is taken from it; what one left empty is taken from the other. Steps, way back and
-    moments of a task go together. Raises SampleError for a file with lines that cannot be read.
+    A film that only one file has is taken from it; what one left empty is taken from the other.
+    Steps, way back and moments of a task go together. Raises SampleError for a file with lines
+    that cannot be read.
     """
-    files = [first, second]
-    tables = []
-    for path in files:
-        rows, faults = read_table(path)
-        if faults:
-            raise SampleError(Path(path).name, "row", "a file that can be read whole", faults[0])
-        tables.append(dict(zip(keys_of(rows), rows)))
-    mine, theirs = tables
+    mine = _whole_table(first)
+    theirs = _whole_table(second)
     conflicts = []
     for key, row in theirs.items():
-        if key in mine:
-            differing = _merge_row(mine[key], row)
-            conflicts += [_conflict(row["video"], *parts, files) for parts in differing]
-        else:
+        if key not in mine:
             mine[key] = row
+            continue
+        for column, ours, other in _merge_row(mine[key], row):
+            conflicts.append(
+                f"{row['video']}: {column}: {Path(first).name} has {ours!r} (kept), "
+                f"{Path(second).name} has {other!r}"
+            )
     write_table(out, list(mine.values()))
     return conflicts
+
+
+def _whole_table(path) -> dict[str, dict]:
+    rows, faults = read_table(path)
+    if faults:
+        raise SampleError(Path(path).name, "row", "a file that can be read whole", faults[0])
+    return dict(zip(keys_of(rows), rows))
 
 
 def _merge_row(mine: dict, theirs: dict) -> list[tuple[str, str, str]]:
     """Fill what one row lacks; return (column, mine, theirs) where both say something else."""
     differing = []
-    names = [*LISTS, *(n for n in theirs if not any(n.startswith(f"{t}_") for t in LISTS))]
-    for name in dict.fromkeys(names):
-        group = [name + end for end in CELLS] if name in LISTS else [name]
-        if not any(mine.get(column) for column in group):
-            mine.update({column: theirs.get(column, "") for column in group})
-            continue
-        for column in group:
+    for columns in _groups(theirs):
+        steps = columns[0]
+        empty = not any(map(mine.get, columns))
+        same_steps = mine.get(steps) == theirs.get(steps)
+        for column in columns:
+            ours = mine.get(column, "")
             other = theirs.get(column, "")
-            same_steps = mine.get(name) == theirs.get(name)
-            if not mine.get(column) and same_steps:
+            if empty or (same_steps and not ours):
                 mine[column] = other
-            elif other and other != mine.get(column):
-                differing.append((column, mine.get(column, ""), other))
+            elif other not in ("", ours):
+                differing.append((column, ours, other))
     return differing
 
 
-def _conflict(video: str, column: str, mine: str, theirs: str, files: list) -> str:
-    names = [Path(path).name for path in files]
-    return f"{video}: {column}: {names[0]} has {mine!r} (kept), {names[1]} has {theirs!r}"
+def _groups(row: dict) -> list[list[str]]:
+    """List a row's columns, those of a task together."""
+    groups = []
+    for task in LISTS:
+        groups.append([task + ending for ending in CELLS])
+    for column in row:
+        if column.partition("_")[0] not in LISTS:
+            groups.append([column])
+    return groups

@@ -1,8 +1,8 @@
-"""Annotate films with the arrow keys: the film plays, a key writes the step and its moment, every key is on disk at once.
+"""Annotate films with the arrow keys: a key writes the step and its moment, on disk at once.
 
     >>> annotate("my_videos", "walks.csv")  # doctest: +SKIP
 
-The key ? lists the keys. `annotations("walks.csv", videos="my_videos")` then makes samples of the file.
+The key ? lists the keys. `annotations("walks.csv", videos="my_videos")` makes samples of the file.
 """
 
 import copy
@@ -36,10 +36,10 @@ WORDS = 300  # labels offered for completion
 
 
 def annotate(videos, path="walks.csv") -> "Annotator":
-    """Annotate the films under a folder in one notebook cell; what is written goes to `path` after every key.
+    """Annotate the films under a folder in one notebook cell; every key is written to `path`.
 
-    `path` is a CSV (or JSONL) that may exist already: its rows are shown and can be mended. Films are those under
-    `videos` and those the file names.
+    `path` is a CSV or JSONL that may exist already: its rows are shown and can be mended. Films are
+    those under `videos` and those the file names.
     """
     return keep(Annotator(videos, path))
 
@@ -99,7 +99,7 @@ class Annotator(FilmView):
             self.receive(message)
 
     def receive(self, message: dict):
-        """Do what the front end says: {"do": "add", "task": "direction", "text": "turn left", "second": 2.5}."""
+        """Do what a key says: {"do": "add", "task": "landmark", "text": "lamp", "second": 2.5}."""
         with self.turn:
             self.told = {"text": "", "trouble": False}
             if self.walks:
@@ -141,7 +141,7 @@ class Annotator(FilmView):
             self._say("There is no film further this way.")
 
     def _file_of(self, video: str) -> str:
-        """Return the path of a row's video: as it says, else the one film of that name under the root."""
+        """Return the path of a row's video: as it says, else the one film of that name."""
         if video.partition("#t=")[0] in self.films:
             return video
         try:
@@ -151,8 +151,7 @@ class Annotator(FilmView):
 
     def film_message(self, message: dict):
         """Go to the film at a place, or on by so many."""
-        to = int(message["at"]) if "at" in message else self.at + int(message["by"])
-        self.go(to)
+        self.go(int(message["at"]) if "at" in message else self.at + int(message["by"]))
 
     # ---- steps ----
 
@@ -172,7 +171,7 @@ class Annotator(FilmView):
         self.chosen = (task, place)
 
     def edit(self, message: dict):
-        """Change a step's text, its moment or its way back; an emptied way back is the rule's again."""
+        """Change a step's text, moment or way back; an emptied way back is the rule's again."""
         task = _one_of(message["task"], LISTS)
         field = _one_of(message["field"], ("text", "second", "back"))
         step = self.walk["steps"][task][_index(message["index"])]
@@ -200,7 +199,7 @@ class Annotator(FilmView):
         self.chosen = (task, index - 1) if index else None
 
     def back(self, message: dict):
-        """Change one step of a way back that does not match step by step, or the turn that begins one."""
+        """Change a step of a way back that matches no way there, or the turn that begins one."""
         text = _clean(message["text"])
         if message["task"] == "head":
             self.walk["head"] = text
@@ -243,7 +242,7 @@ class Annotator(FilmView):
     # ---- the file ----
 
     def _save(self):
-        """Write this film's row, and those that could not be written before; on failure all stays here."""
+        """Write this film's row, and those that could not be written before."""
         self.unsaved.add(self.at)
         try:
             for at in sorted(self.unsaved):
@@ -261,7 +260,7 @@ class Annotator(FilmView):
     def draw(self):
         """Tell the front end what there is now."""
         state = {"told": self.told, "done": self.done, "unsaved": len(self.unsaved)}
-        state |= {"file": self.path.name, "of": len(self.walks), "at": self.at + 1}
+        state |= {"of": len(self.walks), "at": self.at + 1}
         state["annotated"] = sum(not is_empty(walk) for walk in self.walks)
         if self.walks:
             state |= self._walk_state()

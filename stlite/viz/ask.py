@@ -2,7 +2,7 @@
 
     >>> ask(model, processor, "film.mp4", "Where did I leave the red box?")  # doctest: +SKIP
 
-In a notebook the reply stands beside the film, the frames that the model saw and its chain of thought.
+In a notebook the reply stands beside the film, with its chain and the frames that the model saw.
 """
 
 import re
@@ -32,8 +32,8 @@ def ask(
 ) -> str:  # fmt: skip
     """Return a model's reply to a question about a film, shown while it is written.
 
-    `film` is the path of a video, or a part of one: "film.mp4#t=3,9.5". With `options` the model is asked to choose one
-    by its letter. Raises ValueError for a film that cannot be read.
+    `film` is the path of a video, or a part of one: "film.mp4#t=3,9.5". With `options` the model is
+    asked to choose one by its letter. Raises ValueError for a film that cannot be read.
     """
     from stlite.train.generation import generate
 
@@ -59,7 +59,7 @@ def ask(
 
 
 class Stream:
-    """What transformers' `generate` takes as a streamer: tells the whole reply again with every token."""
+    """A streamer for transformers' `generate`: tells the whole reply again with every token."""
 
     def __init__(self, tokenizer, tell: Callable[[str], None]):
         self.tokenizer = tokenizer
@@ -67,7 +67,7 @@ class Stream:
         self.tokens = None
 
     def put(self, tokens):
-        """Take the prompt, which comes first and is not shown, or the next tokens (1,) of the reply."""
+        """Take the prompt, which comes first and is not shown, or the next tokens (1,)."""
         if self.tokens is None:
             self.tokens = []
             return
@@ -128,7 +128,7 @@ def _notebook(processor, path: Path, question: str) -> tuple[Callable, Callable]
 
 
 def reply_view(text: str) -> dict:
-    """Take a reply, whole or begun, apart for the front end: its chain, the chain's steps, the answer.
+    """Take a reply, whole or half written, apart: its chain, the chain's steps, the answer.
 
     >>> reply_view("<think>Walking back: 1. turn left</think> <answer>B</answer>")
     {'chain': 'Walking back: 1. turn left', 'steps': ['turn left'], 'answer': 'B'}

@@ -6,7 +6,7 @@ function clock(seconds) {
 }
 
 const MIME = { mp4: 'video/mp4; codecs="avc1.42C01F"', webm: 'video/webm; codecs="vp8"' };
-const AHEAD = 8;  // seconds fetched before they are needed
+const AHEAD = { playing: 8, paused: 1 };  // seconds fetched before they are needed; a seek waits for the one on its way
 const PATIENCE = 5000;  // milliseconds before a piece is asked for again
 const SPEEDS = [0.5, 1, 1.5, 2, 3];
 const INSIDE = 0.002;  // seconds past a frame's time, so that rounding shows this frame and not the one before
@@ -54,7 +54,8 @@ function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
 
   function firstMissing() {
     const first = Math.floor(Math.min(at, last()) / facts.piece), end = Math.ceil(duration() / facts.piece);
-    for (let n = first; n < Math.min(end, first + Math.ceil(AHEAD / facts.piece)); n++) if (!held(n)) return n;
+    const ahead = video.paused ? AHEAD.paused : AHEAD.playing;
+    for (let n = first; n < Math.min(end, first + Math.ceil(ahead / facts.piece)); n++) if (!held(n)) return n;
     return null;
   }
 
@@ -171,7 +172,7 @@ function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
     if (!facts || facts.error) return;
     at = Math.max(0, Math.min(last(), second));
     if (still_()) askStill();
-    else { video.currentTime = at + INSIDE; if (asked !== null && Math.abs(asked * facts.piece - at) > AHEAD) asked = null; fetchNext(); }
+    else { video.currentTime = at + INSIDE; if (asked !== null && Math.abs(asked * facts.piece - at) > AHEAD.playing) asked = null; fetchNext(); }
     moved();
   }
 
@@ -197,7 +198,10 @@ function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
     if (!on) return pause();
     if (at >= last() - 0.05) seek(0);
     if (still_()) timer = setInterval(tick, 250);
-    else video.play().catch(() => {});
+    else {
+      video.play().catch(() => {});
+      fetchNext();
+    }
     playing.textContent = "❚❚";
   }
 

@@ -1,7 +1,7 @@
-"""A film in small pieces: a second of it encoded again for the browser, made when it is asked for.
+"""A film in small pieces: half a second encoded again for the browser, when it is asked for.
 
     >>> film = Film("sample_data/videos/part1/w0000003.mp4")
-    >>> film.duration, film.piece(3, "mp4")["times"][:3]
+    >>> film.duration, film.piece(6, "mp4")["times"][:3]
     (11.5, [3.0, 3.125, 3.25])
 
 A file is never sent whole and never read whole: the decoder stays where the last piece ended.
@@ -16,7 +16,7 @@ import numpy as np
 
 from stlite.data.container import open_video
 
-PIECE = 1.0  # seconds
+PIECE = 0.5  # seconds: a seek waits for one
 SIDE = 640  # pixels of the longer side
 CLOCK = Fraction(1, 90_000)
 ENCODERS = {  # container: encoder, its settings, the muxer's
@@ -77,9 +77,9 @@ class Film:
         }
 
     def piece(self, number: int, kind: str) -> dict:
-        """Encode the seconds from number · PIECE on: {"times": of its frames, "data": a whole small file}.
+        """Encode what is shown from number · PIECE on: {"times": of the frames, "data": a small file}.
 
-        The first frame is the one on screen at the piece's start, so every piece can be shown by itself.
+        The first frame is the one on screen at the piece's start: a piece can be shown by itself.
         """
         start = number * PIECE
         end = min(start + PIECE, self.duration)
@@ -100,7 +100,7 @@ class Film:
         return time, file.getvalue()
 
     def frames(self, start: float, end: float) -> Iterator[tuple[float, object]]:
-        """Yield (second, frame): the frame on screen at `start`, then those that follow before `end`."""
+        """Yield (second, frame): the one on screen at `start`, then those that follow before `end`."""
         if self.current is None or not self.current[0] <= start <= self.current[0] + REACH:
             self._seek(start)
         while self.current is None or self._follows(start):
@@ -118,7 +118,7 @@ class Film:
         self.upcoming = self._next()
 
     def _seek(self, second: float):
-        """Go to a key frame at or before a moment; where a file's index is no help, further back, then to its start."""
+        """Go to a key frame at or before a moment; a file without an index is sought further back."""
         for back in BACK:
             place = self.first + round(max(0.0, second - back) / self.stream.time_base)
             with suppress(self.fault):
@@ -141,7 +141,7 @@ class Film:
         return None
 
     def _duration(self) -> float:
-        """Return when the last frame leaves the screen; a file that does not say is walked through once."""
+        """Return when the last frame leaves the screen; a file that does not say is walked through."""
         if self.stream.duration:
             return float(self.stream.duration * self.stream.time_base)
         if self.container.duration:
@@ -153,7 +153,7 @@ class Film:
         return float((last - self.first) * self.stream.time_base) + 1 / self.fps
 
     def _size(self, frame) -> tuple[int, int]:
-        """Return width and height as shown: turned upright, pixels square, the longer side at most SIDE."""
+        """Return width and height as shown: upright, pixels square, no side longer than SIDE."""
         width = frame.width * float(self.stream.sample_aspect_ratio or 1)
         height = frame.height
         if round(frame.rotation / 90) % 2:
@@ -191,7 +191,7 @@ def available() -> list[str]:
 
 
 def _encode(file, frames, start: float, end: float, size: tuple[int, int], kind: str):
-    """Write frames as one small file that fills the time from start to end; its clock begins at 0."""
+    """Write frames as a small file that fills the time from start to end; its clock begins at 0."""
     import av
 
     name, settings, muxing = ENCODERS[kind]

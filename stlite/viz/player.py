@@ -2,7 +2,8 @@
 
     >>> play(sample, videos="sample_data/videos")  # doctest: +SKIP
 
-The film travels in pieces of a second through the widget's own messages: no second port, and never the whole file.
+The film travels in small pieces through the widget's own messages: no second port, and never the
+whole file.
 """
 
 import threading
@@ -23,7 +24,7 @@ FAULTS = (OSError, ValueError, LookupError, ArithmeticError, RuntimeError)
 
 
 class FilmView(anywidget.AnyWidget):
-    """A front end that plays the films of one root; `film` says which is open, or why it cannot be."""
+    """A front end that plays the films of one root; `film` says which is open, or why none is."""
 
     _esm = frontend.script("film", "player")
     _css = frontend.style("player")
@@ -90,7 +91,7 @@ class FilmView(anywidget.AnyWidget):
 
 
 def locate(video: str, root) -> Path:
-    """Return the file of a video under its root; a range like #t=3,9 is left aside. Raises ValueError, OSError."""
+    """Return the file of a video under its root, whatever its range. Raises ValueError, OSError."""
     path = safe_path(video, root)
     if not path.is_file():
         raise FileNotFoundError("there is no such file")
@@ -100,7 +101,8 @@ def locate(video: str, root) -> Path:
 def play(film: Sample | str, videos=".", **size) -> FilmView:
     """Play a film, or a sample's with its steps, beside the frames that the model sees.
 
-    `videos` is the root of the files; `size` (frames, max_pixels, multiple) is the model's, else the tiny preset's.
+    `videos` is the root of the files; `size` (frames, max_pixels, multiple) is the model's, else
+    the tiny preset's.
     """
     sample = film if isinstance(film, Sample) else None
     video = sample.video if sample else str(film)
@@ -113,7 +115,7 @@ def play(film: Sample | str, videos=".", **size) -> FilmView:
 
 
 def steps_view(sample: Sample | None, duration: float) -> dict:
-    """Describe a sample's question and its two paths: the text of each step, and its second where that is known."""
+    """Describe a sample's question and its two paths: each step's text, and its second if known."""
     if sample is None:
         return {"paths": [], "question": ""}
     there = list(sample.moments)

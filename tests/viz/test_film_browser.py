@@ -322,3 +322,26 @@ def test_a_film_is_sent_in_pieces_and_never_whole(lab, films):
     whole = (films / "minute.mp4").stat().st_size
     assert 0 < sum(sizes) < whole and max(sizes) < whole / 4
     page.close()
+
+
+REPLY = """
+from stlite.viz.ask import reply_view
+from stlite.viz.player import play
+text = open("payload.txt").read()
+view = play("minute.mp4", "films")
+view.view = view.view | {"question": text, "trouble": text}
+view.reply = reply_view(f"<think>Thinking forward: {text}, turn left</think> <answer>{text}</answer>") | {"state": text}
+view
+"""
+
+
+def test_no_text_of_a_reply_runs(lab, films):
+    (lab.folder / "payload.txt").write_text(" ".join(PAYLOADS))
+    page = lab.open("reply", REPLY)
+    run(page, 0)
+    page.locator(".sf-answer").wait_for()
+    wait_for_frame(page, 0)
+    assert page.locator(".sf-question").inner_text().startswith(PAYLOADS[0])
+    assert page.locator(".sf-thought").inner_text().count("pwn()") >= 35
+    assert page.evaluate("window.pwned === undefined")
+    page.close()

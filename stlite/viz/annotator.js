@@ -108,7 +108,7 @@ function render({ model, el: host }) {
     if (held !== undefined) ([...root.querySelectorAll("[data-key]")].find((n) => n.dataset.key === held) || root).focus({ preventScroll: true });
     root.querySelector(".sa-list [aria-current]")?.scrollIntoView({ block: "nearest" });
     if (state.told.refused?.do === "add" && state.told.refused.task !== "direction" && field.hidden) openField(state.told.refused.task, state.told.refused);
-    highlight(film.now());
+    highlight(film.position());
     root.dataset.done = state.done;
   }
 

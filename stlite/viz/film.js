@@ -224,7 +224,7 @@ function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
     range.setAttribute("aria-valuetext", `${at.toFixed(2)} of ${duration().toFixed(2)} seconds`);
     time.textContent = `${clock(now())} of ${clock(duration())}`;
     box.dataset.at = now().toFixed(3);
-    onTime(now());
+    onTime(at);
   }
 
   function watch() {
@@ -265,5 +265,5 @@ function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
   const poll = setInterval(fetchNext, 1000);
   watch();
   const destroy = () => { close(); dead = true; clearInterval(poll); model.off("msg:custom", onMessage); };
-  return { box, open, seek, step, play, pause, paused, faster, mark, now, duration, destroy, home: () => seek(0), end: () => seek(last()) };
+  return { box, open, seek, step, play, pause, paused, faster, mark, now, position: () => at, duration, destroy, home: () => seek(0), end: () => seek(last()) };
 }

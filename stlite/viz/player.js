@@ -83,7 +83,7 @@ function render({ model, el: host }) {
   function explain() { keys.hidden = !keys.hidden; }
 
   function jump(by) {
-    const known = moments.filter((t) => typeof t === "number").sort((a, b) => a - b), now = film.now();
+    const known = moments.filter((t) => typeof t === "number").sort((a, b) => a - b), now = film.position();
     const next = by > 0 ? known.find((t) => t > now + 0.01) : known.findLast((t) => t < now - 0.01);
     if (next !== undefined) film.seek(next);
   }

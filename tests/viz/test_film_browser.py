@@ -270,7 +270,7 @@ PLAYER = """
 from stlite.data.sample import Sample
 from stlite.viz.player import play
 sample = Sample("s", "minute.mp4", "direction", "reverse", "Which way back?", "A", ("x", "y"),
-    ("turn left", "go straight"), ("turn around", "go straight", "turn right"), moments=(12.5, 40.25))
+    ("turn left", "go straight"), ("turn around", "go straight", "turn right"), moments=(12.55, 40.25))
 play(sample, "films")
 """
 
@@ -295,6 +295,10 @@ def test_the_player_goes_to_a_step_a_frame_and_a_time(lab, films, plays):
     page.keyboard.press(",")
     wait_for_frame(page, 59.5 * RATE - 1)
     page.keyboard.press("k")
+    wait_for_frame(page, 40.25 * RATE)
+    page.keyboard.press("k")
+    wait_for_frame(page, 12.5 * RATE)  # on screen at 12.55 s
+    page.keyboard.press("j")
     wait_for_frame(page, 40.25 * RATE)
     page.keyboard.press("Space")
     page.wait_for_function("() => Number(document.querySelector('.sf-film').dataset.at) > 40.9")

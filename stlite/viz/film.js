@@ -36,7 +36,7 @@ function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
   const box = h("div", { class: "sf-film" }, h("div", { class: "sf-stage" }, video, still), h("div", { class: "sf-line" }, range, ticks), bar, said);
 
   let facts = null, source = null, buffer = null, kind = "", frames = [], queue = [], failed = new Set();
-  let asked = null, askedAt = 0, at = 0, timer = null, dead = false;
+  let asked = null, askedAt = 0, at = 0, early = false, timer = null, dead = false;
 
   const duration = () => (facts ? facts.duration : 0);
   const last = () => Math.max(0, duration() - 0.02);
@@ -84,6 +84,7 @@ function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
   function onUpdated() {
     if (!source || source.readyState === "closed") return;
     append();
+    if (early && held(pieceAt())) seek(at);
     const end = Math.ceil(duration() / facts.piece) - 1;
     if (!buffer.updating && source.readyState === "open" && held(end)) source.endOfStream();
     fetchNext();
@@ -133,7 +134,7 @@ function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
   function open(next) {
     close();
     facts = { duration: 0, ...next };
-    frames = []; queue = []; failed = new Set(); asked = null; at = facts.from || 0; dead = false;
+    frames = []; queue = []; failed = new Set(); asked = null; early = false; at = facts.from || 0; dead = false;
     range.max = last();
     const usable = !facts.error && facts.duration;
     range.disabled = !usable;
@@ -165,6 +166,7 @@ function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
     source = buffer = facts = null;
   }
 
+  const pieceAt = () => Math.floor(at / facts.piece);
   const place = () => frames.findLastIndex((t) => t <= at + INSIDE * 1.5);
   const now = () => { const i = place(); return i >= 0 && at - frames[i] < 1 ? frames[i] : at; };
 
@@ -172,7 +174,12 @@ function createFilm(model, { onTime = () => {}, focus = () => {} } = {}) {
     if (!facts || facts.error) return;
     at = Math.max(0, Math.min(last(), second));
     if (still_()) askStill();
-    else { video.currentTime = at + INSIDE; if (asked !== null && Math.abs(asked * facts.piece - at) > AHEAD.playing) asked = null; fetchNext(); }
+    else {
+      early = !held(pieceAt());  // Chrome shows the next piece's first frame until this one is there: then seek again
+      video.currentTime = at + INSIDE;
+      if (asked !== null && Math.abs(asked * facts.piece - at) > AHEAD.playing) asked = null;
+      fetchNext();
+    }
     moved();
   }
 

@@ -53,7 +53,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", choices=backends, help="what loads the model")
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
+# ---- training -----------------------------------------------------------------------------------
 
 
 def _train_parser(name: str, function) -> argparse.ArgumentParser:
@@ -121,7 +121,7 @@ def _train(stage, args: argparse.Namespace, **options) -> None:
     stage(model, processor, samples, args.out, **options, **dict(args.settings))
 
 
-# ---- evaluation ------------------------------------------------------------------------------------------------------
+# ---- evaluation ---------------------------------------------------------------------------------
 
 
 def evaluate_command(argv: list[str]) -> None:
@@ -203,11 +203,11 @@ def report_command(argv: list[str]) -> None:
         print("written:", render.save(report, path))
 
 
-# ---- before a run ----------------------------------------------------------------------------------------------------
+# ---- before a run -------------------------------------------------------------------------------
 
 
 def plan_command(argv: list[str]) -> None:
-    """Predict a training step's memory, in GB by part; without a model, of each preset the largest batch and minutes by card."""
+    """Predict a training step's memory (GB); without a model, batches and minutes by preset and card."""
     parser = _parser("plan", plan_command)
     parser.add_argument("--model", help="a preset or a local folder")
     parser.add_argument(

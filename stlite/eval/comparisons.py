@@ -22,7 +22,8 @@ PAIRED_COLUMNS = {  # of `compare_to_baseline`: those of `paired_differences`
 def compare_runs(a: Records, b: Records, names: Sequence[str] = ("a", "b")) -> dict:
     """Report how `b` differs from `a` on the questions of both, and which answers changed.
 
-    Runs without a common question, or with other answers or options under one id, raise ValueError.
+    Runs without a common question, or with other answers or options under one id, raise
+    ValueError.
     """
     pairs = paired(a, b)
     only_a = len(a) - len(pairs)
@@ -52,7 +53,8 @@ def paired(a: Records, b: Records) -> list[tuple[dict, dict]]:
             continue
         if r["gold"] != other["gold"] or list(r["options"]) != list(other["options"]):
             raise ValueError(
-                f"compare: expected one question under the id {r['id']!r}, found other answers or options"
+                f"compare: expected one question under the id {r['id']!r}, "
+                "found other answers or options"
             )
         pairs.append((r, other))
     if not pairs:
@@ -73,10 +75,10 @@ def flips(pairs: Pairs) -> list[dict]:
 
 
 def paired_differences(pairs: Pairs) -> list[dict]:
-    """Return a row per task and way, then the mean over choices: both accuracies and second minus first.
+    """Return second minus first by task and way, then their mean, with both accuracies.
 
-    `p` is the larger of the exact McNemar test's, which knows no groups, and that of the t-test over groups;
-    `holm` is p corrected for the number of tasks. None: it cannot be estimated.
+    `p` is the larger of the exact McNemar test's, which knows no groups, and that of the t-test
+    over groups; `holm` is p corrected for the number of tasks. None: it cannot be estimated.
     """
     changes = []
     for before, after in pairs:
@@ -115,7 +117,7 @@ def clustered_p(estimate: dict) -> float | None:
 
 
 def larger_p(exact: float | None, clustered: float | None) -> float | None:
-    """Return the p that claims less; None where no test over groups is possible, unless nothing can be claimed.
+    """Return the p that claims less; None without a test over groups, unless it is 1.
 
     >>> larger_p(0.03, 0.07), larger_p(None, 0.07), larger_p(0.03, None), larger_p(1.0, None)
     (0.07, 0.07, None, 1.0)
@@ -128,25 +130,23 @@ def larger_p(exact: float | None, clustered: float | None) -> float | None:
 
 
 def add_holm(rows: list[dict]) -> None:
-    """Add to each row of a task its p, corrected by Holm's method for the number of tasks that have one."""
+    """Add to each task's row its p, corrected by Holm's method for the number of tasks tested."""
     from statsmodels.stats.multitest import multipletests
 
     tasks = [row for row in rows if row["task"] != MEAN]
     tested = [row for row in tasks if row["p"] is not None]
     for row in tasks:
         row["holm"] = None
-    if not tested:
-        return
     corrected = multipletests([row["p"] for row in tested], method="holm")[1]
     for row, p in zip(tested, corrected):
         row["holm"] = float(p)
 
 
 def compare_to_baseline(runs: Mapping[str, Records]) -> list[dict]:
-    """Set the mean of choices of several runs beside one another, with the paired difference from the first.
+    """Set the mean of choices of runs side by side, with the paired difference from the first.
 
-    `accuracy` is over all questions of a run; `baseline`, `compared` and `difference` are over those that
-    the first run was asked too.
+    `accuracy` is over all questions of a run; `baseline`, `compared` and `difference` are over
+    those that the first run was asked too.
     """
     first = None
     rows = []

@@ -1,12 +1,13 @@
 """Was the video looked at, and was its order used? Audits that ask again under changed conditions.
 
-"The model answers 72.8 % [67.8, 77.5] right, chance 25.0 %. Blank frames cost 45.0 points [38.1, 51.2]: it looks.
-Shuffled frames cost 20.3 points [14.0, 26.5]: it uses order."
+"The model answers 72.8 % [67.8, 77.5] right, chance 25.0 %. With blank frames it loses 45.0 points
+[-51.2, -38.1], 27.8 % against 72.8 %: it looks at the video. ..."
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import starmap
 from pathlib import Path
 
 from stlite.data.sample import LETTERS, Sample
@@ -14,6 +15,7 @@ from stlite.eval.comparisons import compare_to_baseline
 from stlite.eval.evaluate import evaluate
 from stlite.eval.metrics import accuracy_table, choices_of
 from stlite.eval.query import Generate
+from stlite.eval.records import by_id
 from stlite.eval.sentences import percent
 from stlite.eval.statistics import Records
 
@@ -26,9 +28,10 @@ CLAIMS = {
 
 
 def arrow_of_time(samples, generate: Generate, out, records: Records, **options) -> dict:
-    """Ask with blank frames, one alone, shuffled and reversed ones; a report that opens with the verdict.
+    """Ask with blank frames, one alone, shuffled and reversed ones; a report with its verdict.
 
-    `records` are those of the frames in order. Runs go to folders under `out`, `options` to `evaluate`.
+    `records` are those of the frames in order. Runs go to folders under `out`, `options` to
+    `evaluate`.
     """
     samples = _choices(samples)
     runs = {"forward": _records_of(samples, records)}
@@ -39,7 +42,7 @@ def arrow_of_time(samples, generate: Generate, out, records: Records, **options)
 
 
 def direct_answer(samples, direct: Generate, out, records: Records, **options) -> dict:
-    """Set answers without thinking, by a `direct` that asks for them, beside the `records` of thinking."""
+    """Set answers without thinking, by `direct`, beside the `records` of thinking."""
     samples = _choices(samples)
     runs = {"thinking": _records_of(samples, records)}
     runs["direct"] = evaluate(samples, direct, out, **options)
@@ -49,7 +52,7 @@ def direct_answer(samples, direct: Generate, out, records: Records, **options) -
 def frames(
     samples, make: Callable[[int], Generate], out, counts=(2, 4, 8, 16), settings=None, **options
 ) -> dict:
-    """Ask with other numbers of frames; `make(count)`, called just before its use, gives the function that generates."""
+    """Ask with other numbers of frames; `make(count)` gives the function that generates."""
     samples = _choices(samples)
     runs = {}
     for n in counts:
@@ -62,7 +65,8 @@ def frames(
 def rotate(sample: Sample, by: int) -> Sample:
     """Move the options of a choice sample on by `by` places, and its answer with them.
 
-    >>> s = rotate(Sample("1", "a.mp4", "action", "forward", "What?", "A", ("sit", "stand", "walk")), 1)
+    >>> options = ("sit", "stand", "walk")
+    >>> s = rotate(Sample("1", "a.mp4", "action", "forward", "What?", "A", options), 1)
     >>> s.options, s.answer, s.id
     (('walk', 'sit', 'stand'), 'B', '1@1')
     """
@@ -73,13 +77,13 @@ def rotate(sample: Sample, by: int) -> Sample:
 
 
 def option_rotation(samples, generate: Generate, out, records: Records, **options) -> dict:
-    """Ask each question with its options in every rotation: does the model choose a text, or a letter?"""
+    """Ask each question with its options in every rotation: is a text chosen, or a letter?"""
     samples = _choices(samples)
     base = _records_of(samples, records)
     rotations = []
     for sample in samples:
         rotations += [(sample, by) for by in range(1, len(sample.options))]
-    rotated = evaluate([rotate(s, by) for s, by in rotations], generate, out, **options)
+    rotated = evaluate(starmap(rotate, rotations), generate, out, **options)
 
     chosen = defaultdict(set)  # by question: where the chosen options stood before they moved
     for sample, r in zip(samples, base):
@@ -106,9 +110,13 @@ def _original_place(r: dict, by: int) -> int | None:
 
 def _by_letter(records: Records) -> list[dict]:
     """Say how often each letter was right, was chosen, and was chosen when right."""
-    gold = Counter(r["gold"] for r in records)
-    chosen = Counter(r["answer"] for r in records)
-    right = Counter(r["gold"] for r in records if r["value"])
+    gold = Counter()
+    chosen = Counter()
+    right = Counter()
+    for r in records:
+        gold[r["gold"]] += 1
+        chosen[r["answer"]] += 1
+        right[r["gold"]] += bool(r["value"])
     rows = []
     for letter in sorted(gold):
         row = {"letter": letter, "gold": gold[letter] / len(records)}
@@ -118,8 +126,10 @@ def _by_letter(records: Records) -> list[dict]:
 
 
 def verdict(rows: Iterable[dict]) -> str:
-    """Say in plain words what the rows of all orders of frames show: does the model look, does it use order?"""
-    by_run = {row["run"]: row for row in rows}
+    """Say what the rows of all orders show: does the model look, does it use order?"""
+    by_run = {}
+    for row in rows:
+        by_run[row["run"]] = row
     forward = by_run["forward"]
     sentences = [
         f"The model answers {percent(forward)} right, chance {100 * forward['chance']:.1f} %."
@@ -148,20 +158,21 @@ def _effect(row: dict) -> str:
         unseen = ""
         if row["min_detectable"] is not None:
             unseen = f" (less than {100 * row['min_detectable']:.1f} is easily missed)"
-        return f"changes by {change:+.1f} points {interval}, {accuracies}, which may be nothing{unseen}"
+        changed = f"changes by {change:+.1f} points {interval}, {accuracies}"
+        return f"{changed}, which may be nothing{unseen}"
     verb = "gains" if change > 0 else "loses"
     return f"{verb} {abs(change):.1f} points {interval}, {accuracies}"
 
 
 def _choices(samples: Iterable[Sample]) -> list[Sample]:
     """Keep the choice questions."""
-    return [s for s in samples if s.kind == "choice"]
+    return [s for s in samples if s.options]
 
 
 def _records_of(samples: Iterable[Sample], records: Records) -> list[dict]:
     """Return the records of these samples; one that is missing raises KeyError with its id."""
-    by_id = {r["id"]: r for r in choices_of(records)}
-    return [by_id[s.id] for s in samples]
+    known = by_id(choices_of(records))
+    return [known[s.id] for s in samples]
 
 
 def _audit(title: str, runs: Mapping[str, Records], opening: str) -> dict:

@@ -36,16 +36,18 @@ def evaluate(
     retry: bool = False,
     fail_on_error: bool | float = 0.5,
 ) -> list[dict]:
-    """Ask every sample that has no record in the run folder `out` yet; return one record per sample, in their order.
+    """Ask every sample that has no record in the run folder `out` yet; return a record per sample.
 
-    `generate(samples, order=order)` gives a dictionary per sample: `reply` and `tokens`, or `error`. A video that
-    cannot be read, or a reply that takes longer than `timeout` (seconds a sample), is a record with reason "failed"
-    and value 0, which `retry` asks again; any other error is raised. A batch that is out of memory is halved.
+    `generate(samples, order=order)` gives a dictionary per sample: `reply` and `tokens`, or
+    `error`. A video that cannot be read, or a reply that takes longer than `timeout` (seconds a
+    sample), is a record with reason "failed" and value 0, which `retry` asks again; any other
+    error is raised. A batch that is out of memory is halved.
 
-    Raises RuntimeError when nothing but failures has come so far, or more fail than `fail_on_error` allows: a share
-    of the samples, a count from 1 on, True for none, False for any. Raises ValueError where the folder's records were
-    made with other `settings`, order or seed, or of other samples under the same id. Records stand under
-    `settings["adapter"]`, a `fingerprint`; `settings["sampling"]` is filled in from `generate` where it tells it.
+    Raises RuntimeError when nothing but failures has come so far, or more fail than
+    `fail_on_error` allows: a share of the samples, a count from 1 on, True for none, False for
+    any. Raises ValueError where the folder's records were made with other `settings`, order or
+    seed, or of other samples under the same id. Records stand under `settings["adapter"]`, a
+    `fingerprint`; `generate` fills in `settings["sampling"]` where it tells it.
     """
     from tqdm import tqdm  # not tqdm.auto, whose widget would be saved in the notebook
 
@@ -86,7 +88,7 @@ def run_settings(generate: Generate, settings: dict | None, order: str, seed: in
 def ask(
     samples: Sequence[Sample], batch: int, generate: Generate, order: str, timeout: float | None
 ) -> tuple[list[dict], int]:
-    """Ask the first samples, halving the batch until it fits into memory; return their records and the batch that fits.
+    """Ask the first samples, halving the batch until it fits; return their records and that batch.
 
     A sample that does not fit alone is a failure.
     """
@@ -106,22 +108,27 @@ def ask(
             break
         batch = len(part) // 2
     if batch < asked:
-        warnings.warn(f"out of memory: {batch} questions at a time from here on, not {asked}", RuntimeWarning, stacklevel=3)  # fmt: skip
+        message = f"out of memory: {batch} questions at a time from here on, not {asked}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     return rows, batch
 
 
 def failures_allowed(fail_on_error: bool | float, total: int) -> float:
     """Return how many samples may fail.
 
-    >>> failures_allowed(0.5, 12), failures_allowed(3, 12), failures_allowed(True, 12), failures_allowed(False, 12)
-    (6.0, 3, 0, inf)
+    >>> failures_allowed(0.5, 12), failures_allowed(3, 12)
+    (6.0, 3)
+    >>> failures_allowed(True, 12), failures_allowed(False, 12)
+    (0, inf)
     """
     if fail_on_error is True:
         return 0
     if fail_on_error is False:
         return math.inf
     if not fail_on_error >= 0:
-        raise ValueError(f"fail_on_error: expected a share, a count, True or False, found {fail_on_error}")  # fmt: skip
+        raise ValueError(
+            f"fail_on_error: expected a share, a count, True or False, found {fail_on_error}"
+        )
     return fail_on_error * total if fail_on_error < 1 else fail_on_error
 
 
@@ -130,17 +137,19 @@ def refuse_failures(rows: Collection[dict], limit: float) -> None:
     failed = [row for row in rows if row["reason"] == "failed"]
     if len(failed) > limit:
         raise RuntimeError(
-            f"{len(failed)} questions failed, more than fail_on_error allows ({limit:g}); the last: "
-            f"{failed[-1]['error']}. Mend the cause and call again with retry=True; what was answered is kept"
+            f"{len(failed)} questions failed, more than fail_on_error allows ({limit:g}); "
+            f"the last: {failed[-1]['error']}. Mend the cause and call again with retry=True; "
+            "what was answered is kept"
         )
 
 
 def refuse_nothing_but_failures(rows: Sequence[dict]) -> None:
-    """Raise RuntimeError where every record so far is a failure, before any of this batch is written."""
+    """Raise RuntimeError where every record so far is a failure, before this batch is written."""
     if all(row["reason"] == "failed" for row in rows):
         raise RuntimeError(
-            f"all of the first {len(rows)} questions failed, so nothing was recorded; the first: "
-            f"{rows[0]['error']}. Mend the cause and call again, or pass fail_on_error=False to go on"
+            f"all of the first {len(rows)} questions failed, so nothing was recorded; "
+            f"the first: {rows[0]['error']}. Mend the cause and call again, "
+            "or pass fail_on_error=False to go on"
         )
 
 
@@ -172,7 +181,7 @@ def _advance(bar, rows: Collection[dict], tally: Counter) -> None:
 def questions(
     data: str | os.PathLike, videos: str | os.PathLike | None = None
 ) -> tuple[list[Sample], list]:
-    """Read a folder of the benchmark, a file of released rows, or a file of samples: (samples, errors of other rows)."""
+    """Read a benchmark's folder, released rows or samples: (samples, errors of other rows)."""
     if Path(data).is_dir():
         return egost.read_benchmark(data, videos, on_error="collect")
     with open(data, encoding="utf-8") as lines:

@@ -1,8 +1,8 @@
-"""Records of one run → tables: accuracy with intervals, forward minus reverse, routes, thinking, shortcuts.
+"""Records of one run → tables: accuracy, forward minus reverse, routes, thinking, shortcuts.
 
-task             way      n    groups  accuracy  low   high  wilson_low  wilson_high  chance  chance_adjusted  ...
-direction        forward  60   60      71.7      58.3  83.3  59.2        81.5         25.0    62.2
-mean of choices           360  60      72.8      67.8  77.5                           25.0    63.7
+task             way      n    groups  accuracy  low   high  wilson_low  wilson_high  chance  ...
+direction        forward  60   60      71.7      58.3  83.3  59.2        81.5         25.0
+mean of choices           360  60      72.8      67.8  77.5                           25.0
 """
 
 import math
@@ -28,10 +28,11 @@ REASONS = {  # column: the reasons it counts, all of value 0
 
 
 def accuracy_table(records: Records) -> list[dict]:
-    """Return a row per task and way, then the mean over choices: accuracy with intervals, chance, what went wrong.
+    """Return accuracy, chance and what went wrong by task and way, then of the mean over choices.
 
-    In the mean every task and way counts the same, in all columns. `min_detectable` is the difference from
-    another run of this size that 80 % of such runs would show (5 % level). None: it cannot be estimated.
+    In the mean every task and way counts the same, in all columns. `min_detectable` is the
+    difference from another run of this size that 80 % of such runs would show (5 % level). None:
+    it cannot be estimated.
     """
     rows = []
     for (task, way), group, estimate in task_means(records):
@@ -51,7 +52,7 @@ def accuracy_table(records: Records) -> list[dict]:
 
 
 def min_detectable(se: float | None, runs: int = 1) -> float | None:
-    """Return the difference that 80 % of runs would show, from the standard error of each of `runs`."""
+    """Return the difference that 80 % of runs would show, from the standard error of each."""
     return None if se is None else POWER * math.sqrt(runs) * se
 
 
@@ -61,7 +62,7 @@ def _share(records: Records, reasons: Collection[str]) -> float:
 
 
 def _chance(task: str, records: Records, choices: list[dict]) -> float | None:
-    """Return what guessing scores: None for a route, the mean over the rows of choices for their mean."""
+    """Return what guessing scores; None for a route."""
     if task == "route":
         return None
     if task == MEAN:
@@ -77,7 +78,7 @@ def _chance_adjusted(accuracy: float, chance: float | None) -> float | None:
 
 
 def _wilson(task: str, records: Records) -> dict[str, float | None]:
-    """Return Wilson's interval, which takes every question for a group of its own; None but for one choice task."""
+    """Return Wilson's interval, which knows no groups; None but for one task of choices."""
     from statsmodels.stats.proportion import proportion_confint
 
     if task in ("route", MEAN):
@@ -88,7 +89,7 @@ def _wilson(task: str, records: Records) -> dict[str, float | None]:
 
 
 def accuracy_by_task(records: Records) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """Give each task and way its (accuracy, low, high), as the pictures take them; NaN where there is no interval."""
+    """Give each task and way its (accuracy, low, high), for pictures; NaN without an interval."""
     cells = {}
     for row in accuracy_table(records):
         if row["task"] != MEAN:
@@ -99,10 +100,10 @@ def accuracy_by_task(records: Records) -> dict[tuple[str, str], tuple[float, flo
 
 
 def forward_reverse_gap(records: Records) -> list[dict]:
-    """Subtract reverse from forward accuracy, for each choice task and their mean, paired inside groups."""
+    """Subtract reverse from forward accuracy, by choice task and in their mean, inside groups."""
     choices = choices_of(records)
     cells = by_cell(choices)
-    tasks = [task for task in TASKS if all((task, way) in cells for way in WAYS)]
+    tasks = [task for task in TASKS if (task, WAYS[0]) in cells and (task, WAYS[1]) in cells]
     if not tasks:
         return []
     cells, sums, counts = cluster_sums(choices)
@@ -119,9 +120,11 @@ def forward_reverse_gap(records: Records) -> list[dict]:
 
 
 def routes(records: Records) -> list[dict]:
-    """Average what route scores are made of, by way: turns, landmarks, their order; a reply not read counts as 0."""
+    """Average what route scores are made of, by way; a reply not read counts as 0."""
     rows = []
-    for (task, way), group in by_cell(r for r in records if r["kind"] == "route").items():
+    for (task, way), group in by_cell(records).items():
+        if task != "route":
+            continue
         row = {"task": task, "way": way, "n": len(group)}
         for name in group[0]["route"]:
             values = [r["route"][name] for r in group if r["route"][name] is not None]
@@ -131,7 +134,7 @@ def routes(records: Records) -> list[dict]:
 
 
 def thinking(records: Iterable[dict]) -> list[dict]:
-    """Say, by the way that choices ask for, how many replies think the other way first (paper section 3), or the same."""
+    """Say how many replies think the other way first (paper section 3), or the way asked."""
     thought_by_way = defaultdict(list)
     for r in choices_of(records):
         if "thought" in r:
@@ -149,7 +152,7 @@ def thinking(records: Iterable[dict]) -> list[dict]:
 
 
 def shortcuts(records: Records) -> list[dict]:
-    """Score answers that need no video on the questions of a run, or on whole groups of a large one."""
+    """Score answers that need no video on a run's questions, or on whole groups of a large one."""
     groups = defaultdict(list)
     for r in choices_of(records):
         groups[r["group"]].append(r)

@@ -1,7 +1,7 @@
 """One batch put to the model: which errors are a sample's, and which are a broken program's.
 
-A video that cannot be read, or a reply that takes too long, makes a record with reason "failed". An error
-of the program (a wrong argument, a missing key, a full disk) is raised: as a record it would be a score of 0.
+A video that cannot be read, or a reply that takes too long, makes a record with reason "failed". An
+error of the program (a wrong argument, a full disk) is raised: a record of it would score 0.
 """
 
 import ctypes
@@ -21,20 +21,28 @@ from stlite.eval.records import record
 
 Generate = Callable[..., list[dict]]  # (samples, order=) -> {"reply", "tokens"} or {"error"} each
 SAMPLE_ERRORS = (ClipError, SampleError, OSError)  # TimeoutError is an OSError
-MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)  # fmt: skip
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM)
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.EIO)
 
 
 def sampling_of(generate: Generate) -> dict:
-    """Return what decides the replies of `partial(generate, model, processor, temperature=1.0, ...)`.
+    """Return what decides the replies of `partial(generate, model, processor, temperature=1.0)`.
 
-    That is what `generate.sampling`, where it has one, makes of these arguments, and the numbers among them.
+    That is what `generate.sampling`, where it has one, makes of these arguments, and the numbers
+    among them.
     """
     function = getattr(generate, "func", generate)
     keywords = getattr(generate, "keywords", {})
-    sampling = {k: v for k, v in keywords.items() if isinstance(v, (bool, int, float))}
-    if hasattr(generate, "args") and hasattr(function, "sampling"):
-        known = inspect.signature(function.sampling).parameters
-        chosen = {name: value for name, value in keywords.items() if name in known}
+    tells = hasattr(generate, "args") and hasattr(function, "sampling")
+    known = inspect.signature(function.sampling).parameters if tells else ()
+    sampling = {}
+    chosen = {}
+    for name, value in keywords.items():
+        if name in known:
+            chosen[name] = value
+        elif isinstance(value, (bool, int, float)):
+            sampling[name] = value
+    if tells:
         sampling |= function.sampling(*generate.args, **chosen)
     return sampling
 
@@ -49,7 +57,7 @@ def query(
     order: str = "forward",
     timeout: float | None = None,
 ) -> list[dict]:
-    """Put one batch to the model and score what comes back; one bad video does not fail its neighbours.
+    """Put one batch to the model and score what comes back; a bad video fails alone.
 
     Raises OutOfMemory where the batch does not fit, and whatever else is no sample's fault.
     """
@@ -67,7 +75,7 @@ def query(
 
 
 def _results(samples, generate: Generate, order: str, timeout: float | None) -> tuple[list, str]:
-    """Return the results, and the error where it is a sample's; without its traceback, which holds the batch."""
+    """Return the results, and a sample's error, without its traceback, which holds the batch."""
     limit = time_limit(timeout * len(samples)) if timeout else nullcontext()
     try:
         with limit:
@@ -88,7 +96,7 @@ def _results(samples, generate: Generate, order: str, timeout: float | None) -> 
 
 def is_samples_fault(error: Exception) -> bool:
     """Tell an error of a clip or a sample from one of the program or the machine."""
-    if isinstance(error, OSError) and error.errno in MACHINE:
+    if isinstance(error, OSError) and error.errno in FULL + EXHAUSTED:
         return False
     return isinstance(error, SAMPLE_ERRORS)
 
@@ -96,8 +104,8 @@ def is_samples_fault(error: Exception) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Recognise running out of memory, torch's too, without importing torch.
 
-    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory. Tried to ..."))
-    (True, True)
+    >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    True
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"}:
@@ -108,7 +116,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def checked(results: object, count: int) -> list[dict]:
-    """Return what `generate` gave, once it is a dictionary per sample with a reply, or an error, in text."""
+    """Return what `generate` gave, once it is a dictionary per sample with a reply or an error."""
     if not isinstance(results, (list, tuple)):
         raise TypeError(
             f"generate: expected a list of dictionaries, found {type(results).__name__}"
@@ -139,8 +147,8 @@ def _checked(result: object) -> dict:
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise TimeoutError in this thread after so many seconds.
 
-    On the main thread of a Unix system a signal interrupts what waits, too; elsewhere the error comes with the next
-    Python statement.
+    On the main thread of a Unix system a signal interrupts what waits, too; elsewhere the error
+    comes with the next Python statement.
     """
     on_main = threading.current_thread() is threading.main_thread()
     with (_alarm if on_main and hasattr(signal, "SIGALRM") else _interruption)(seconds):

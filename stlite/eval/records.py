@@ -1,9 +1,9 @@
 """Records: one scored reply a line, in files that are whole again after kill -9.
 
 A line of `runs/<name>/records.jsonl`:
-`{"id": "w7/direction/reverse", "task": "direction", "way": "reverse", "kind": "choice", "video": "w7.mp4",
-  "group": "w7", "reply": "<think>...</think> <answer>B</answer>", "answer": "B", "gold": "B", "value": 1.0,
-  "reason": "right", ...}`
+`{"id": "w7/direction/reverse", "task": "direction", "way": "reverse", "kind": "choice",
+  "video": "w7.mp4", "group": "w7", "reply": "<think>...</think> <answer>B</answer>", "answer": "B",
+  "gold": "B", "value": 1.0, "reason": "right", ...}`
 """
 
 import json
@@ -52,7 +52,7 @@ def route_parts(gold: str, answer: str) -> dict[str, float | None]:
 
 
 def read_records(run: str | os.PathLike) -> list[dict]:
-    """Read the records of a run folder (or one file); a last line still being written is not there yet."""
+    """Read the records of a run folder or a file; a last line being written does not count."""
     path = records_path(run)
     rows: dict[str, dict] = {}
     with open(path, encoding="utf-8", newline="\n") as lines:
@@ -79,14 +79,23 @@ def _parse(line: str) -> dict | None:
     return row
 
 
+def by_id(records: Iterable[dict]) -> dict[str, dict]:
+    """Find records by their id."""
+    return {r["id"]: r for r in records}
+
+
+def lines_of(records: Iterable[dict]) -> str:
+    """Write records as lines of JSON."""
+    return "".join(json.dumps(r) + "\n" for r in records)
+
+
 def append(path: Path, rows: Iterable[dict]) -> None:
     """Add records to a file, on disk when this returns.
 
     The text is ASCII: a reply may hold half a surrogate pair, which no UTF-8 file can.
     """
-    text = "".join(json.dumps(row) + "\n" for row in rows)
     with open(path, "ab") as file:
-        file.write(text.encode("ascii"))
+        file.write(lines_of(rows).encode("ascii"))
         file.flush()
         os.fsync(file.fileno())
 
@@ -94,13 +103,13 @@ def append(path: Path, rows: Iterable[dict]) -> None:
 def resume(path: Path, keys: dict[str, str], retry: bool = False) -> dict[str, dict]:
     """Return the records of the samples asked for, once a torn last line is cut off.
 
-    `keys` hold the id and the hash of each sample: a record of another question under its id raises
-    ValueError. With `retry`, failed records of these samples leave the file.
+    `keys` hold the id and the hash of each sample: a record of another question under its id
+    raises ValueError. With `retry`, failed records of these samples leave the file.
     """
     path.touch()
     whole = path.read_bytes().rfind(b"\n") + 1
     os.truncate(path, whole)
-    rows = {row["id"]: row for row in read_records(path)}
+    rows = by_id(read_records(path))
     for name in keys.keys() & rows:
         if rows[name].get("key") != keys[name]:
             raise ValueError(
@@ -110,7 +119,7 @@ def resume(path: Path, keys: dict[str, str], retry: bool = False) -> dict[str, d
         for name in keys.keys() & rows:
             if rows[name]["reason"] == "failed":
                 del rows[name]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
+        write_text(path, lines_of(rows.values()))
     return {name: row for name, row in rows.items() if name in keys}
 
 
@@ -120,18 +129,18 @@ def shard(out: str | os.PathLike, rank: int, count: int) -> Path:
 
 
 def join(samples: Iterable[Sample], out: str | os.PathLike, count: int) -> bool:
-    """Write the records of `count` shards as one run, in the samples' order, once every sample has its record."""
+    """Write the records of `count` shards as one run, once every sample has its record."""
     rows = {}
     for rank in range(count):
         path = records_path(shard(out, rank, count))
         if path.exists():
-            rows |= {row["id"]: row for row in read_records(path)}
-    samples = list(samples)
-    if any(s.id not in rows for s in samples):
+            rows |= by_id(read_records(path))
+    ids = [s.id for s in samples]
+    if not rows.keys() >= set(ids):
         return False
     run = read_run(shard(out, 0, count))
     run["name"] = Path(out).name
     name = run["evaluation"]["records"]
-    write_text(Path(out, name), "".join(json.dumps(rows[s.id]) + "\n" for s in samples))
+    write_text(Path(out, name), lines_of(map(rows.get, ids)))
     write_run(out, read_run(out) | run)
     return True

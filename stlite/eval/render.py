@@ -1,7 +1,7 @@
-"""A report, {"title", "notes": [text], "tables": {name: rows}}, as text, Markdown, HTML, CSV or JSON.
+"""A report, {"title", "notes": [text], "tables": {name: rows}}, as text, Markdown, HTML, CSV, JSON.
 
-It may open with a "headline" in plain words, and explain its columns in a "glossary", {column: meaning}.
-Records hold what a model wrote: nothing in a cell may act as markup, as a formula, or turn text round.
+It may open with a "headline" in plain words, and explain columns in a "glossary".
+Records hold what a model wrote: nothing in a cell may act as markup or formula, or turn text round.
 """
 
 import base64
@@ -10,6 +10,7 @@ import json as json_library
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, starmap
 from pathlib import Path
 
 from stlite.data.checks import format_table
@@ -63,19 +64,22 @@ def cell(name: str, value: object) -> str:
 
 def columns_of(rows: Sequence[Mapping]) -> list[str]:
     """List the columns of rows, in the order in which they first come."""
-    return list(dict.fromkeys(name for row in rows for name in row))
+    return list(dict.fromkeys(chain.from_iterable(rows)))
 
 
 def _cells(rows: Sequence[Mapping], mark: Callable[[str], str]) -> list[dict[str, str]]:
     """Write rows as texts that `mark` has made safe, every row with all columns."""
     names = columns_of(rows)
-    return [{mark(name): mark(cell(name, row.get(name))) for name in names} for row in rows]
+    lines = []
+    for row in rows:
+        lines.append({mark(name): mark(cell(name, row.get(name))) for name in names})
+    return lines
 
 
 def paragraphs(report: dict) -> list[str]:
-    """List what stands above the tables: the headline, or else the title, the notes, the glossary."""
+    """List what stands above the tables: the headline or title, the notes, the glossary."""
     lines = [report.get("headline") or report["title"], *report["notes"]]
-    meanings = [f"{name}: {meaning}" for name, meaning in report.get("glossary", {}).items()]
+    meanings = list(map(": ".join, report.get("glossary", {}).items()))
     if meanings:
         lines.append(f"Columns: {'. '.join(meanings)}.")
     return lines
@@ -83,7 +87,7 @@ def paragraphs(report: dict) -> list[str]:
 
 def text(report: dict) -> str:
     """Render a report as plain text with aligned columns."""
-    parts = [_one_line(line) for line in paragraphs(report)]
+    parts = list(map(_one_line, paragraphs(report)))
     for name, rows in report["tables"].items():
         parts += ["", _one_line(name), format_table(_cells(rows, _one_line), hide=())]
     return "\n".join(parts) + "\n"
@@ -95,7 +99,7 @@ def markdown(report: dict) -> str:
 
     first, *others = paragraphs(report)
     parts = [f"# {_markdown(first)}"]
-    parts += [_markdown(line) for line in others]
+    parts += map(_markdown, others)
     for name, rows in report["tables"].items():
         table = pandas.DataFrame(_cells(rows, _markdown), dtype=str)
         parts.append(f"## {_markdown(name)}")
@@ -104,11 +108,11 @@ def markdown(report: dict) -> str:
 
 
 def html(report: dict, pictures: Sequence[tuple[str, bytes | str]] = ()) -> str:
-    """Render a report as one self-contained page; a picture is a title and PNG bytes or SVG text."""
+    """Render a report as one page that needs nothing else; a picture is a title and PNG or SVG."""
     first, *others = paragraphs(report)
     parts = [f"<h1>{escape(first)}</h1>"]
     parts += [f"<p>{escape(line)}</p>" for line in others]
-    parts += [_figure(title, picture) for title, picture in pictures]
+    parts += starmap(_figure, pictures)
     for name, rows in report["tables"].items():
         parts.append(f"<h2>{escape(name)}</h2>")
         parts.append(_html_table(rows))
@@ -138,7 +142,7 @@ def _figure(title: str, picture: bytes | str) -> str:
 
 
 def page(title: str, style: Path, body: str, policy: str = POLICY) -> str:
-    """Write a page that needs nothing else, `style` a file of rules; scripts run only as `policy` allows."""
+    """Write a page, `style` a file of rules; scripts run only as `policy` allows."""
     head = [
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
@@ -160,12 +164,14 @@ def csv(report: dict) -> str:
 
 
 def sheet(rows: Sequence[Mapping]) -> str:
-    """Write rows as CSV; text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    """Write rows as CSV; text that a spreadsheet would run gets an apostrophe before it."""
     import pandas
 
     names = columns_of(rows)
-    lines = [[_spreadsheet(row.get(name)) for name in names] for row in rows]
-    table = pandas.DataFrame(lines, columns=[_spreadsheet(name) for name in names], dtype=object)
+    lines = []
+    for row in rows:
+        lines.append([_spreadsheet(row.get(name)) for name in names])
+    table = pandas.DataFrame(lines, columns=map(_spreadsheet, names), dtype=object)
     return table.to_csv(index=False, lineterminator="\n")
 
 
@@ -193,10 +199,11 @@ RENDER = {".html": html, ".md": markdown, ".csv": csv, ".json": json, ".txt": te
 def save(
     report: dict, path: str | os.PathLike, pictures: Sequence[tuple[str, bytes | str]] = ()
 ) -> Path:
-    """Write a report as the ending of `path` says: .html, .md, .csv, .json or .txt; only .html holds pictures."""
+    """Write a report as the ending of `path` says; only .html holds pictures."""
     ending = Path(path).suffix
     if ending not in RENDER:
-        raise ValueError(f"{path}: expected a name ending in {', '.join(RENDER)}, found {ending!r}")
+        endings = ", ".join(RENDER)
+        raise ValueError(f"{path}: expected a name ending in {endings}, found {ending!r}")
     if ending == ".html":
         return write_text(path, html(report, pictures))
     return write_text(path, RENDER[ending](report))

@@ -1,8 +1,8 @@
-"""What runs show, gathered for `render`: a headline in plain words, where the numbers come from, tables, a glossary.
+"""What runs show, gathered for `render`: headline, where the numbers come from, tables, glossary.
 
 report({"base": "runs/base", "st-r1": "runs/st-r1"})
 {"title": "base · st-r1", "headline": "st-r1 answers 12.2 points more [5.9, 19.0] than base: ...",
- "notes": [...], "glossary": {"accuracy": ...}, "tables": {"Runs": [...], "base: Accuracy": [...], ...}}
+ "notes": [...], "glossary": {"accuracy": ...}, "tables": {"base: Accuracy": [...], "Runs": [...]}}
 """
 
 import os
@@ -55,13 +55,18 @@ def report(runs: Mapping[str, Run] | Run, *others: Run) -> dict:
     A run is a folder, a file of records, or records; `runs` may name them: {"base": "runs/base"}.
     """
     named = dict(runs) if isinstance(runs, Mapping) else _named([runs, *others])
-    records = {name: _records(run) for name, run in named.items()}
-    if not records:
+    if not named:
         raise ValueError("report: expected at least one run, found none")
-    origins = [f"{name}: {_origin(run)}" for name, run in named.items()]
+    records = {}
+    origins = []
+    parts = []
+    for name, run in named.items():
+        records[name] = _records(run)
+        origins.append(f"{name}: {_origin(run)}")
+        parts.append(summary(records[name], name))
     first, *rest = records
-    parts = [summary(rows, name) for name, rows in records.items()]
-    parts += [compare_runs(records[first], records[name], (first, name)) for name in rest]
+    for name in rest:
+        parts.append(compare_runs(records[first], records[name], (first, name)))
     if not rest:
         return parts[0] | {"notes": [*parts[0]["notes"], *origins]}
     gathered = merge_reports(*parts)
@@ -97,21 +102,24 @@ def merge_reports(*parts: dict) -> dict:
 
 def _named(runs: list[Run]) -> dict[str, Run]:
     """Name runs by their folders, or by their whole paths where two folders are called the same."""
-    paths = [str(run) if isinstance(run, (str, os.PathLike)) else "" for run in runs]
+    paths = []
+    for number, run in enumerate(runs, 1):
+        paths.append(str(run) if _is_path(run) else f"run {number}")
     names = [Path(path).name for path in paths]
     if len(set(names)) < len(names):
         names = paths
-    named = {}
-    for number, (name, run) in enumerate(zip(names, runs), 1):
-        named[name or f"run {number}"] = run
-    return named
+    return dict(zip(names, runs))
+
+
+def _is_path(run: Run) -> bool:
+    return isinstance(run, (str, os.PathLike))
 
 
 def _records(run: Run) -> Records:
     """Return the records of a run."""
-    return read_records(run) if isinstance(run, (str, os.PathLike)) else list(run)
+    return read_records(run) if _is_path(run) else list(run)
 
 
 def _origin(run: Run) -> str:
     """Say where the records of a run come from."""
-    return origin(run) if isinstance(run, (str, os.PathLike)) else UNKNOWN
+    return origin(run) if _is_path(run) else UNKNOWN

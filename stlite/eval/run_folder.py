@@ -1,7 +1,8 @@
 """A run folder: what made its records stands in `run.json`, and one process at a time writes there.
 
-{"name": "st-r1", "training": {...}, "evaluation": {"records": "records-1f0c.jsonl", "settings": {"model": "tiny",
- "adapter": "1f0c", "sampling": {...}, "order": "forward", "seed": 0}, "hash": "...", "sessions": [{"command": ...}]}}
+{"name": "st-r1", "training": {...}, "evaluation": {"records": "records-1f0c.jsonl", "hash": "...",
+ "settings": {"model": "tiny", "adapter": "1f0c", "sampling": {...}, "order": "forward", "seed": 0},
+ "sessions": [{"command": ...}]}}
 """
 
 import hashlib
@@ -64,10 +65,11 @@ def records_path(run: str | os.PathLike) -> Path:
 
 
 def open_run(out: Path, keys: dict[str, str], batch: int, settings: dict) -> Path:
-    """Note this session in run.json, beside what training wrote there; return the file for its records.
+    """Note this session in run.json, beside what training wrote; return the file for its records.
 
-    Records stand under the fingerprint in `settings["adapter"]`: those of another adapter stay beside them.
-    Records made with other settings are refused; settings without records give way to these.
+    Records stand under the fingerprint in `settings["adapter"]`: those of another adapter stay
+    beside them. Records made with other settings are refused; settings without records give way to
+    these.
     """
     settings = json.loads(json.dumps(settings))
     name = records_name(settings.get("adapter"))
@@ -80,7 +82,9 @@ def open_run(out: Path, keys: dict[str, str], batch: int, settings: dict) -> Pat
     if not _has_records(out / name):
         evaluation = None
     elif evaluation is None:
-        raise ValueError(f"{out / name}: no run.json says how these records were made; use another run folder")  # fmt: skip
+        raise ValueError(
+            f"{out / name}: no run.json says how these records were made; use another run folder"
+        )
     else:
         refuse_others(out / "run.json", settings, evaluation["settings"])
     if evaluation is None:
@@ -124,7 +128,7 @@ def refuse_others(path: Path, settings: dict, recorded: dict) -> None:
 
 
 def origin(run: str | os.PathLike) -> str:
-    """Say in one line where a folder's records come from: date, model, adapter, seeds, versions, command."""
+    """Say where records come from: date, model, adapter, seeds, settings, versions, command."""
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
     written = read_run(folder)
     evaluation = written.get("evaluation")
@@ -156,7 +160,7 @@ def fingerprint(adapter: str | os.PathLike) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Look up the versions of Python and of the installed packages that decide a result, importing none."""
+    """Look up the versions of Python and of packages that decide a result, importing none."""
     from importlib.metadata import PackageNotFoundError, version
 
     installed = {"python": sys.version.split()[0]}

@@ -7,14 +7,14 @@ from stlite.eval.statistics import FEW, FEWEST
 GLOSSARY = {
     "n": "questions",
     "groups": "groups: videos cut from one recording; intervals go by them, not by questions",
-    "accuracy": "right answers, in per cent; of routes, the mean score; in a mean each task and way counts the same",
+    "accuracy": "right answers, in per cent; in a mean each task and way counts the same",
     "low": "low and high: the 95 % interval, by group; empty where it cannot be estimated",
-    "wilson_low": "wilson_low and wilson_high: the interval if every question were a group of its own",
+    "wilson_low": "wilson_low, wilson_high: the interval if every question were its own group",
     "chance": "what guessing scores",
     "chance_adjusted": "accuracy stretched so that guessing is 0 and all right is 100",
     "unparsed": "replies without one clear answer, counted as wrong",
     "truncated": "replies cut before they ended, counted as wrong",
-    "failed": "questions that got no reply, such as those about unreadable videos, counted as wrong",
+    "failed": "questions without a reply, as about unreadable videos, counted as wrong",
     "min_detectable": "the smallest true difference that 80 % of such comparisons would notice",
     "gap": "forward minus reverse accuracy, in points",
     "paired": "questions that this run and the first were both asked",
@@ -23,8 +23,8 @@ GLOSSARY = {
     "difference": "this run minus the first, in points, on the questions of both",
     "from": "from and to: the 95 % interval of the difference, by group",
     "gained": "gained and lost: answers that became right, and that became wrong",
-    "mcnemar": "the chance of so uneven a change if nothing differed, taking every question for a group",
-    "p": "the chance of such a difference if nothing differed, by group: the larger of mcnemar and a t-test over groups",
+    "mcnemar": "p of the change, by question, as if each were its own group",
+    "p": "the chance of such a difference if nothing differed: mcnemar or, if larger, by group",
     "holm": "p corrected for the number of tasks compared (Holm)",
     "other way": "replies that think in the opposite direction first",
     "same way": "replies that think in the asked direction first",
@@ -40,8 +40,8 @@ def glossary(tables: Mapping[str, Sequence[Mapping]]) -> dict[str, str]:
 def percent(row: Mapping) -> str:
     """Write an accuracy with its interval, where it has one.
 
-    >>> percent({"accuracy": 0.728, "low": 0.678, "high": 0.775}), percent({"accuracy": 1.0, "low": None})
-    ('72.8 % [67.8, 77.5]', '100.0 %')
+    >>> percent({"accuracy": 0.728, "low": 0.678, "high": 0.775})
+    '72.8 % [67.8, 77.5]'
     """
     if row["low"] is None:
         return f"{100 * row['accuracy']:.1f} %"
@@ -111,9 +111,9 @@ def losses(row: Mapping) -> str:
 def difference_sentence(first: str, second: str, row: Mapping) -> str:
     """Say how a run differs from the first, from a row of paired differences.
 
-    >>> row = {"difference": 0.122, "low": 0.059, "high": 0.19, "baseline": 0.589, "accuracy": 0.711}
-    >>> difference_sentence("base", "st-r1", row | {"n": 288, "groups": 64})
-    'st-r1 answers 12.2 points more [5.9, 19.0] than base: 71.1 % against 58.9 %, on 288 questions of 64 groups.'
+    >>> row = {"difference": 0.122, "low": 0.059, "high": 0.19, "n": 288, "groups": 64}
+    >>> difference_sentence("base", "st-r1", row | {"baseline": 0.589, "accuracy": 0.711})[:59]
+    'st-r1 answers 12.2 points more [5.9, 19.0] than base: 71.1 '
     """
     points = 100 * row["difference"]
     amount = f"{abs(points):.1f} points {'less' if points < 0 else 'more'}"

@@ -1,4 +1,4 @@
-"""Which answers score without a look at the video: always one letter, the longest option, a text classifier."""
+"""Which answers score without a look at the video: one letter, the longest option, a classifier."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,15 +13,17 @@ FOLDS = 5
 
 
 def shortcuts(samples: Iterable[Sample]) -> list[dict]:
-    """Score the answers that need no look at a video: baseline, accuracy, low, high (95 %, by group), n, chance.
+    """Score the answers that need no look at a video, with 95 % intervals by group.
 
-    A rule that leaves several options draws among them. The text classifier is tested on groups it has not seen.
+    A rule that leaves several options draws among them. The text classifier is tested on groups it
+    has not seen.
     """
     choices = [s for s in samples if s.options]
     if not choices:
         return []
-    letter = Counter(s.answer for s in choices).most_common(1)[0][0]
-    scores = {f"always {letter}": [float(s.answer == letter) for s in choices]}
+    answers = [s.answer for s in choices]
+    letter = Counter(answers).most_common(1)[0][0]
+    scores = {f"always {letter}": [float(answer == letter) for answer in answers]}
     for name, rule in RULES.items():
         scores[name] = [rule_score(rule, s) for s in choices]
     scores["text classifier"] = classifier_scores(choices)
@@ -46,7 +48,7 @@ def _mean_and_interval(choices: Sequence[Sample], values: Sequence[float]) -> di
 
     if not values:
         return {"accuracy": None, "low": None, "high": None}
-    groups = [group_of(s) for s in choices]
+    groups = list(map(group_of, choices))
     row = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     sums = np.zeros((len(row), 1))
     counts = np.zeros((len(row), 1))
@@ -58,13 +60,13 @@ def _mean_and_interval(choices: Sequence[Sample], values: Sequence[float]) -> di
 
 
 def classifier_scores(choices: Sequence[Sample]) -> list[float]:
-    """Cross-validate, by group, a logistic regression that tells right options by their words and their place.
+    """Cross-validate, by group, a logistic regression that tells right options by words and place.
 
     Returns 1 or 0 a sample; nothing where the groups are too few to leave one out.
     """
     from sklearn.model_selection import GroupKFold
 
-    groups = [group_of(s) for s in choices]
+    groups = list(map(group_of, choices))
     folds = min(FOLDS, len(set(groups)))
     if folds < 2:
         return []

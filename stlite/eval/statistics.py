@@ -1,8 +1,9 @@
-"""Means of records per task and way, with 95 % intervals that know which group a question comes from.
+"""Means of records per task and way, with 95 % intervals that know a question's group.
 
 A group is one recording: its questions succeed or fail together, so whole groups are resampled.
 
->>> rows = [{"task": "action", "way": "forward", "group": str(i), "value": i % 2} for i in range(50)]
+>>> cell = {"task": "action", "way": "forward"}
+>>> rows = [cell | {"group": str(i), "value": i % 2} for i in range(50)]
 >>> cell, records, estimate = task_means(rows)[0]
 >>> {name: round(value, 2) for name, value in estimate.items()}
 {'estimate': 0.5, 'low': 0.36, 'high': 0.64, 'se': 0.07, 'groups': 50}
@@ -10,6 +11,7 @@ A group is one recording: its questions succeed or fail together, so whole group
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import product
 from statistics import fmean
 
 from stlite.data.sample import TASKS, WAYS
@@ -24,14 +26,14 @@ FEW = 20  # groups, below which an interval holds the truth in 84 to 94 % of run
 
 def by_cell(records: Iterable[dict]) -> dict[tuple[str, str], list[dict]]:
     """Sort records into cells (task, way), in the order of TASKS and WAYS."""
-    cells = {(task, way): [] for task in TASKS for way in WAYS}
+    cells = {cell: [] for cell in product(TASKS, WAYS)}
     for r in records:
         cells[r["task"], r["way"]].append(r)
     return {cell: rows for cell, rows in cells.items() if rows}
 
 
 def cluster_sums(records: Records) -> tuple:
-    """Add values up inside groups: the cells (task, way), then sums and counts, both (groups, cells)."""
+    """Add values up inside groups: the cells, then sums and counts, both (groups, cells)."""
     import numpy as np
 
     if not records:
@@ -44,7 +46,8 @@ def cluster_sums(records: Records) -> tuple:
     counts = np.zeros((len(groups), len(cells)))
     for r in records:
         if not math.isfinite(r["value"]):
-            raise ValueError(f"record {r.get('id')!r}: expected a finite value, found {r['value']}")
+            name = r.get("id")
+            raise ValueError(f"record {name!r}: expected a finite value, found {r['value']}")
         place = (row[r["group"]], column[r["task"], r["way"]])
         sums[place] += r["value"]
         counts[place] += 1
@@ -65,12 +68,12 @@ def cell_means(records: Records) -> dict[tuple[str, str], float]:
 def intervals(
     sums, counts, contrasts, lowest: float = 0.0, draws: int = DRAWS, seed: int = 0
 ) -> list[dict]:
-    """Estimate sums of cell means weighted by the rows of `contrasts`, with 95 % intervals by group.
+    """Estimate sums of cell means, weighted by `contrasts`, with 95 % intervals by group.
 
-    `sums` and `counts` are (groups, cells), `contrasts` (estimates, cells); `lowest` is the least value
-    of a record, the largest is 1. Each result holds estimate, low, high, se and the groups that bear on it.
-    What cannot be estimated is None: low, high and se of fewer than FEWEST groups or with a cell that only
-    one group has, and se where all groups agree.
+    `sums` and `counts` are (groups, cells), `contrasts` (estimates, cells); `lowest` is the least
+    value of a record, the largest is 1. Each result holds estimate, low, high, se and the groups
+    that bear on it. What cannot be estimated is None: low, high and se of fewer than FEWEST groups
+    or with a cell that only one group has, and se where all groups agree.
     """
     import numpy as np
 
@@ -98,7 +101,7 @@ def intervals(
 
 
 def bootstrap_means(sums, counts, draws: int = DRAWS, seed: int = 0):
-    """Draw whole groups with replacement; means (draws, cells), NaN where a draw leaves a cell empty."""
+    """Draw whole groups with replacement; means (draws, cells), NaN where a draw lacks a cell."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -117,7 +120,7 @@ def standard_error(shift, groups: int) -> float:
 
 
 def _weighted(drawn, weights):
-    """Weigh drawn means into one estimate a draw; a draw that lacks a cell in use does not count."""
+    """Weigh drawn means into one estimate a draw, without the draws that lack a cell in use."""
     import numpy as np
 
     in_use = weights != 0
@@ -135,7 +138,7 @@ def _bounds(weights, lowest: float) -> tuple[float, float]:
 def agreement(estimate, groups: int, bounds: tuple) -> tuple[float, float]:
     """Return the interval of groups that all agree, which give a bootstrap nothing to draw.
 
-    Wilson's interval of a perfect score out of as many questions reaches down to groups / (groups + z²).
+    Wilson's interval of a perfect score of so many questions reaches to groups / (groups + z²).
     """
     from scipy.stats import norm
 
@@ -147,7 +150,7 @@ def agreement(estimate, groups: int, bounds: tuple) -> tuple[float, float]:
 
 
 def bca(estimate: float, drawn, shift, groups: int) -> tuple[float, float]:
-    """Return the BCa bootstrap interval (Efron 1987), widened by Student's t because groups may be few."""
+    """Return the BCa bootstrap interval (Efron 1987), widened by Student's t for few groups."""
     import numpy as np
     from scipy.stats import norm, t
 
@@ -171,7 +174,7 @@ def acceleration(shift) -> float:
 
 
 def task_means(records: Records, **options) -> list[tuple]:
-    """Pair each cell, and last the mean over the cells of choices, with its records and its interval."""
+    """Pair each cell, and last the mean over choices, with its records and its interval."""
     import numpy as np
 
     cells, sums, counts = cluster_sums(records)

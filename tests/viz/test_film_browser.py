@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import signal
+import statistics
 
 import numpy as np
 import pytest
@@ -348,4 +349,32 @@ def test_no_text_of_a_reply_runs(lab, films):
     assert page.locator(".sf-question").inner_text().startswith(PAYLOADS[0])
     assert page.locator(".sf-thought").inner_text().count("pwn()") >= 35
     assert page.evaluate("window.pwned === undefined")
+    page.close()
+
+
+SEEK = """async (second) => {
+    const video = document.querySelector('video'), range = document.querySelector('.sf-range');
+    const began = performance.now();
+    range.value = second;
+    range.dispatchEvent(new Event('input'));
+    for (;;) {
+        const shown = await new Promise((done) => video.requestVideoFrameCallback((now, frame) => done(frame.mediaTime)));
+        if (Math.abs(shown - second) < 0.07) return performance.now() - began;
+    }
+}"""
+
+
+def test_seeks_are_timed(lab, films, capsys):
+    """A report, with no bound: milliseconds from the time line's event to the right frame on screen."""
+    page = lab.open("seeks", PLAYER)
+    run(page, 0)
+    page.locator(".sf-root").wait_for()
+    wait_for_frame(page, 0)
+    times = []
+    for place in range(1, 22):
+        second = place * 17 % 59 + 0.125
+        times.append(page.evaluate(SEEK, second))
+        page.wait_for_timeout(100)
+    with capsys.disabled():
+        print(f"\nseek: {statistics.median(times):.0f} ms at the median, {max(times):.0f} at most")
     page.close()

@@ -5,6 +5,7 @@ python tests/style.py        prints what does not keep to it, and ends with 1 if
 
 import ast
 import re
+import statistics
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -20,6 +21,14 @@ EXPLAINED = {  # by a notebook's number: the words that it explains, in italics
     "02": ("GRPO", "advantage"),
     "04": ("LoRA",),
 }
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README_LINES = 160
+MEDIAN_WORDS = 18  # of the sentences of a page
+NO_PROSE = re.compile(  # code, pictures, headings, rows of tables
+    r"^```.*?^```$|^!\[.*?$|^#.*?$|^\|.*?$", re.M | re.S
+)
+LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")  # "[Ten terms](docs/words.md)"
+SENTENCE_END = re.compile(r"(?<=[.!?])[*_]*\s+|\n\s*\n|\n(?=- |\d\. )")
 
 
 def choices_without_reason(path: Path) -> Iterator[str]:
@@ -80,6 +89,29 @@ def modules_out_of_place() -> Iterator[str]:
             yield f"README.md: stlite/{room.parent.name}: {sorted(there ^ listed)} in one place only"
 
 
+def pages_hard_to_read() -> Iterator[str]:
+    """Find a README that is too long, and pages whose sentences are."""
+    lines = len(PAGES[0].read_text("utf-8").splitlines())
+    if lines > README_LINES:
+        yield f"README.md: expected at most {README_LINES} lines, found {lines}"
+    for path in PAGES:
+        words = median_words(path.read_text("utf-8"))
+        if words > MEDIAN_WORDS:
+            yield f"{path.name}: expected a median of {MEDIAN_WORDS} words a sentence, found {words}"
+
+
+def median_words(text: str) -> float:
+    """Return the median length of the sentences of a page of Markdown, in words.
+
+    >>> median_words("# Title\\n\\nOne two three. Four [five](six.md).\\n\\n| a | b |")
+    2.5
+    """
+    prose = LINK.sub(r"\1", NO_PROSE.sub("", text))
+    sentences = [sentence.split() for sentence in SENTENCE_END.split(prose)]
+    lengths = [len(words) for words in sentences if words]
+    return statistics.median(lengths or [0])
+
+
 def docstrings_without_sentence(path: Path) -> Iterator[str]:
     """Find public functions and modules whose docstring does not open with a sentence."""
     tree = ast.parse(path.read_text("utf-8"))
@@ -101,7 +133,7 @@ def _is_outer(tree: ast.Module, node: ast.AST) -> bool:
 
 def main() -> None:
     """Print every complaint."""
-    complaints = list(modules_out_of_place())
+    complaints = [*modules_out_of_place(), *pages_hard_to_read()]
     for path in NOTEBOOKS:
         complaints += choices_without_reason(path)
         complaints += cells_without_sentence(path)

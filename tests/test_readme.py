@@ -110,9 +110,9 @@ def check_command(page: str, words: list[str]):
     elif program == "accelerate":
         assert page == "docs/several_gpus.md", words  # tested below
     elif program in NOT_OURS:
-        assert "**Not tried**" in PAGES[page], words
+        assert "**not tried**" in PAGES[page].lower(), words
     else:
-        assert words == ["git", "clone"], words
+        assert words[:2] == ["git", "clone"], words
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ ROOT = Path(__file__).parent.parent
 DOCS = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = {"README.md": README} | {f"docs/{name}.md": text for name, text in DOCS.items()}
+for name in ("RESULTS.md", "CHANGELOG.md", "CONTRIBUTING.md"):
+    PAGES[name] = (ROOT / name).read_text("utf-8")
 LINKS = [
     (page, link)
     for page, text in PAGES.items()

@@ -21,6 +21,7 @@ PLACES = {  # name: the module it is defined in
     "grpo": "stlite.train.grpo",
     "evaluate": "stlite.eval.evaluate",
     "report": "stlite.eval.report",
+    "export_lmms_eval": "stlite.eval.lmms_eval",
     "inspect": "stlite.viz.inspector",
     "play": "stlite.viz.player",
     "annotate": "stlite.viz.annotator",

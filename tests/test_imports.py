@@ -59,6 +59,7 @@ ROOMS = {
         "render",
         "report",
         "conditions",
+        "lmms_eval",
     ],
     "train": [
         "presets",

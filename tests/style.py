@@ -27,6 +27,7 @@ MEDIAN_WORDS = 18  # of the sentences of a page
 NO_PROSE = re.compile(  # code, pictures, headings, rows of tables
     r"^```.*?^```$|^!\[.*?$|^#.*?$|^\|.*?$", re.M | re.S
 )
+SENTENCES_IN_CELL = re.compile(r"\| ([^|\n]+\.)(?= \|)")  # "| Free some space. |"
 LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")  # "[Ten terms](docs/words.md)"
 SENTENCE_END = re.compile(r"(?<=[.!?])[*_]*\s+|\n\s*\n|\n(?=- |\d\. )")
 
@@ -103,10 +104,11 @@ def pages_hard_to_read() -> Iterator[str]:
 def median_words(text: str) -> float:
     """Return the median length of the sentences of a page of Markdown, in words.
 
-    >>> median_words("# Title\\n\\nOne two three. Four [five](six.md).\\n\\n| a | b |")
-    2.5
+    >>> median_words("# Title\\n\\nOne two three. Four [five](six.md).\\n\\n| a | Five words in a cell. |")
+    3
     """
-    prose = LINK.sub(r"\1", NO_PROSE.sub("", text))
+    cells = "\n\n".join(SENTENCES_IN_CELL.findall(text))
+    prose = LINK.sub(r"\1", NO_PROSE.sub("", text) + "\n\n" + cells)
     sentences = [sentence.split() for sentence in SENTENCE_END.split(prose)]
     lengths = [len(words) for words in sentences if words]
     return statistics.median(lengths or [0])

@@ -180,9 +180,17 @@ def test_the_road_from_your_own_videos_to_a_merged_model_is_one(tmp_path, monkey
     for source in (training, asking, longer, asking_more):
         exec(shortened(source), {})
     assert "st-r1 minus base" in capsys.readouterr().out
-    (merging,) = code(DOCS["sharing"])
+    merging, _ = code(DOCS["sharing"])
     exec(shortened(merging), {})
     assert (tmp_path / "runs" / "mine" / "merged" / "stlite.json").exists()
+
+
+def test_the_benchmark_is_exported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    exec(code(DOCS["sharing"])[1], {})
+    (written,) = re.findall(r"`--include_path (\w+) --tasks (\w+)`", DOCS["sharing"])
+    assert (tmp_path.joinpath(*written) / f"{written[1]}.yaml").exists()
 
 
 def test_the_merge_of_the_readme_is_that_of_the_page():

@@ -19,6 +19,7 @@ PLACES = {  # name: the module it is defined in
     "generate": "stlite.train.generation",
     "sft": "stlite.train.sft",
     "grpo": "stlite.train.grpo",
+    "push": "stlite.train.sharing",
     "evaluate": "stlite.eval.evaluate",
     "report": "stlite.eval.report",
     "export_lmms_eval": "stlite.eval.lmms_eval",

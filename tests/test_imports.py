@@ -63,6 +63,7 @@ ROOMS = {
     ],
     "train": [
         "presets",
+        "sharing",
         "shapes",
         "memory",
         "durations",

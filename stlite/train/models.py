@@ -23,6 +23,7 @@ if torch.cuda.is_available() and util.find_spec("unsloth"):
 from stlite.train import memory
 from stlite.train.delta_net import fork_states
 from stlite.train.presets import PRESETS, READING, settings, trained_run
+from stlite.train.sharing import adapter_folder, adapter_reading
 from stlite.train.vision_cache import cache_vision_features
 
 UNSLOTH = torch.cuda.is_available() and util.find_spec("unsloth") is not None
@@ -53,15 +54,18 @@ def load(
     `preset` is a name of PRESETS, a folder of weights, a hub id, or the folder of a run: its base model, its adapter and
     its reading are then those that the run was trained with.
     `backend` is "unsloth", "transformers", or "auto": Unsloth on CUDA, where it is installed. `adapter` is a folder that
-    training saved; it stays trainable. `frames` and `max_pixels` replace the preset's. Returns (model, processor). Raises
-    ValueError for an unknown preset or reading, ConnectionError where the hub cannot be reached, RuntimeError where
+    training saved, or the name of one that was pushed ("user/name"); it stays trainable. `frames` and `max_pixels` replace
+    the preset's, or those that a pushed adapter was trained with. Returns (model, processor). Raises ValueError for an unknown preset or reading, ConnectionError where the hub cannot be reached, RuntimeError where
     4-bit weights are not supported.
     """
     base, trained, run_reading = trained_run(preset)
     if adapter is None:
         preset, adapter = base, trained
-        frames = run_reading.get("frames") if frames is None else frames
-        max_pixels = run_reading.get("max_pixels") if max_pixels is None else max_pixels
+    if adapter is not None:
+        adapter = adapter_folder(adapter)
+        run_reading = run_reading or adapter_reading(adapter)
+    frames = run_reading.get("frames") if frames is None else frames
+    max_pixels = run_reading.get("max_pixels") if max_pixels is None else max_pixels
     chosen = settings(preset)
     reading = _reading(chosen, frames, max_pixels)
     _announce(preset, chosen["source"], four_bit)

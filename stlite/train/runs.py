@@ -36,7 +36,7 @@ from stlite.train.preflight import check_disk
 
 # settings that leave the course of a run as it is
 HARMLESS = ("dataloader_", "ddp_", "disable_tqdm", "eval_", "hub_", "log_", "logging_", "output_dir", "push_to_hub",
-            "report_to", "run_name", "save_", "use_cpu", "gradient_checkpointing")  # fmt: skip
+            "project", "report_to", "run_name", "save_", "trackio_", "use_cpu", "gradient_checkpointing")  # fmt: skip
 BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")  # their product alone counts
 PROBE = 16  # values of each of a model's matrices that its fingerprint reads
 

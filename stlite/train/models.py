@@ -23,7 +23,7 @@ if torch.cuda.is_available() and util.find_spec("unsloth"):
 from stlite.train import memory
 from stlite.train.delta_net import fork_states
 from stlite.train.presets import PRESETS, READING, settings, trained_run
-from stlite.train.sharing import adapter_folder, adapter_reading
+from stlite.train.sharing import adapter_folder, adapter_reading, model_folder
 from stlite.train.vision_cache import cache_vision_features
 
 UNSLOTH = torch.cuda.is_available() and util.find_spec("unsloth") is not None
@@ -66,6 +66,7 @@ def load(
         run_reading = run_reading or adapter_reading(adapter)
     frames = run_reading.get("frames") if frames is None else frames
     max_pixels = run_reading.get("max_pixels") if max_pixels is None else max_pixels
+    preset = model_folder(preset)
     chosen = settings(preset)
     reading = _reading(chosen, frames, max_pixels)
     _announce(preset, chosen["source"], four_bit)

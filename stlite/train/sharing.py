@@ -118,6 +118,24 @@ def adapter_reading(adapter: str | os.PathLike) -> dict:
     return _json(Path(adapter, "stlite.json"))
 
 
+def model_folder(name: str | os.PathLike) -> str:
+    """Return the downloaded folder of a merged model that was pushed; any other name as it is.
+
+    Its stlite.json says how clips are read, which a name on the hub does not.
+    """
+    name = str(name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).is_dir():
+        return name
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        hf_hub_download(name, "stlite.json")
+    except (EntryNotFoundError, RepositoryNotFoundError):
+        return name
+    return snapshot_download(name, allow_patterns=list(DOWNLOADED))
+
+
 def _download(name: str) -> Path:
     if name.count("/") != 1 or name.startswith(("/", ".", "~")):
         raise ValueError(f"adapter: expected a folder or a name like 'user/name', found {name!r}")

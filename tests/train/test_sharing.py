@@ -1,6 +1,7 @@
 """Sharing: what leaves the machine, what the card says, and what is read back."""
 
 import json
+import shutil
 from importlib import util
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from safetensors.torch import load_file, save_file
 from stlite.eval.evaluate import evaluate
 from stlite.eval.run_folder import fingerprint, write_run
 from stlite.train.models import load
+from stlite.train.presets import PRESETS
 from stlite.train.sft import sft
 from stlite.train.sharing import (
     DOWNLOADED,
     UPLOADED,
     adapter_folder,
     model_card,
+    model_folder,
     prepare,
     push,
 )
@@ -158,6 +161,22 @@ def test_a_name_is_looked_up_in_the_hubs_cache(run, tmp_path, monkeypatch):
     assert adapter_folder("you/small") == snapshot
     names = ["adapter_model.safetensors", "adapter_model.bin", "code.py", "training_args.pt"]
     assert list(filter_repo_objects(names, allow_patterns=list(DOWNLOADED))) == names[:1]
+
+
+def test_a_merged_model_by_name_is_read_as_it_was_trained(tmp_path, monkeypatch):
+    """A name on the hub does not say the frames; the stlite.json beside the weights does."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert model_folder("you/walks") == "you/walks"
+    repository = tmp_path / "models--you--walks"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(PRESETS["tiny"]["source"], snapshot)
+    reading = {"frames": 4, "max_pixels": 3136, "multiple": 28}
+    (snapshot / "stlite.json").write_text(json.dumps(reading))
+    _, processor = load("you/walks", four_bit=False)
+    assert processor.reading == reading
 
 
 @pytest.mark.parametrize("name", ["missing", "/no/folder", "../folder", "a/b/c"])

@@ -15,6 +15,8 @@ from stlite.data.egost import read_benchmark
 from stlite.data.prompts import reply, trace
 from stlite.data.sample import Sample
 from stlite.eval.records import read_records, record
+from stlite.eval.render import text
+from stlite.eval.run_folder import fingerprint, records_path
 
 EXAMPLE = "w0200054/direction/reverse"  # the test question that all notebooks follow
 SMOKE_STRIDE = 9  # with STLITE_SMOKE set, one test question in nine is asked
@@ -59,13 +61,31 @@ class Notebook:
 
     def records(self, *names: str) -> dict[str, list[dict]]:
         """Read the records of earlier notebooks, as many of the named runs as there are."""
-        runs = {}
+        return {name: read_records(folder) for name, folder in self.folders(*names).items()}
+
+    def folders(self, *names: str) -> dict[str, Path]:
+        """Return the run folders of those names in which questions were answered."""
+        folders = {}
         for name in names:
-            if (self.runs / name / "records.jsonl").exists():
-                runs[name] = read_records(self.runs / name)
+            if records_path(self.runs / name).exists():
+                folders[name] = self.runs / name
             else:
                 print(f"{name}: not run yet")
-        return runs
+        return folders
+
+    def settings_of(self, name: str) -> dict:
+        """Return what records of a run depend on: the model, and the adapter by its fingerprint."""
+        adapter = self.runs / name / "adapter"
+        trained = fingerprint(adapter) if adapter.exists() else None
+        return {"model": self.model, "adapter": trained}
+
+    def show(self, report: dict, *names: str) -> None:
+        """Print the first sentence of a report and those of its tables, or its first table."""
+        tables = {name: rows for name, rows in report["tables"].items() if name in names}
+        if not tables:
+            tables = dict(list(report["tables"].items())[:1])
+        headline = report.get("headline") or report["notes"][0]
+        print(text({"title": headline, "notes": [], "tables": tables}))
 
     def stand_in(self, samples: Sequence[Sample]) -> dict[str, list[dict]]:
         """Answer A to every choice, after the annotated chain: what is shown before anything has run."""

@@ -20,6 +20,7 @@ from stlite.eval.run_folder import fingerprint, records_path
 
 EXAMPLE = "w0200054/direction/reverse"  # the test question that all notebooks follow
 SMOKE_STRIDE = 9  # with STLITE_SMOKE set, one test question in nine is asked
+SMOKE = {"rows_used": 16, "steps": 2}  # and choices of these names have these values
 
 
 class Notebook:
@@ -34,6 +35,9 @@ class Notebook:
         self.videos = self.data / "videos"
         self.runs = Path(os.environ.get("STLITE_RUNS", "../runs/demo"))
         self.rewards = self._saved_rewards()
+        if self.smoke:
+            choices = {name: SMOKE.get(name, value) for name, value in choices.items()}
+        self.choices = choices
         for name, value in choices.items():
             setattr(self, name, value)
 
@@ -109,7 +113,7 @@ def setup(model: str = "tiny", **choices) -> Notebook:
     here = Notebook(model, choices)
     here.reading = {name: value for name, value in settings(model).items() if name != "source"}
     print(versions())
-    shown = [f"{name}={value!r}" for name, value in choices.items()]
+    shown = [f"{name}={value!r}" for name, value in here.choices.items()]
     size = f"{here.reading['frames']} frames of at most {here.reading['max_pixels']} pixels"
     print(" | ".join([f"{model}: {size}", *shown, f"files in {os.path.relpath(here.runs)}"]))
     return here

@@ -17,6 +17,7 @@ from stlite.data.sample import Sample
 from stlite.eval.records import read_records, record
 from stlite.eval.render import text
 from stlite.eval.run_folder import fingerprint, records_path
+from stlite.viz.sample_view import rewards_of
 
 EXAMPLE = "w0200054/direction/reverse"  # the test question that all notebooks follow
 SMOKE_STRIDE = 9  # with STLITE_SMOKE set, one test question in nine is asked
@@ -96,6 +97,14 @@ class Notebook:
         choices = [sample for sample in samples if sample.kind == "choice"]
         replies = [{"reply": reply(trace(sample), "A")} for sample in choices]
         return {"always A": [record(*pair) for pair in zip(choices, replies)]}
+
+    def stand_in_group(self, sample: Sample) -> list[dict]:
+        """Answer one choice question by each letter in turn, after the annotated chain."""
+        rollouts = []
+        for letter in sample.letters:
+            words = reply(trace(sample), letter)
+            rollouts.append({"reply": words, "rewards": rewards_of(sample, words)})
+        return rollouts
 
     def minutes(self) -> None:
         """Print how long the notebook has run."""

@@ -75,7 +75,7 @@ def stamp(path: Path) -> None:
 
 
 def restart(runs: Path) -> None:
-    """Remove what a finished demo made; the rows of 01, the rewards of 02 and the marks of 07 are somebody's choice, and stay."""
+    """Remove what a finished demo made; the rows of 01, the rewards of 02, the marks of 07 and the films of 08 are somebody's choice, and stay."""
     for name in MADE:
         shutil.rmtree(runs / name, ignore_errors=True)
         (runs / name).unlink(missing_ok=True)

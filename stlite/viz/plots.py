@@ -217,15 +217,18 @@ def radar(variants: Shares) -> Figure:
 
 
 def _percent(values: Iterable) -> tuple[list[float], list[float], list[float]]:
-    """Turn shares of 0 to 1 into lists of means, lows and highs in per cent."""
+    """Turn shares of 0 to 1 into lists of means, lows and highs in per cent.
+
+    A share without an interval, as too few groups give none, is its own low and high.
+    """
     means = []
     lows = []
     highs = []
     for value in values:
         mean, low, high = value if isinstance(value, Sequence) else (value, value, value)
         means.append(100 * mean)
-        lows.append(100 * low)
-        highs.append(100 * high)
+        lows.append(100 * (mean if low is None else low))
+        highs.append(100 * (mean if high is None else high))
     return means, lows, highs
 
 

@@ -154,10 +154,11 @@ def test_the_radar_has_the_cells_of_figure_1_in_its_order_and_closes_its_lines()
 
 
 def test_bars_ladder_and_audit_draw_means_intervals_and_chance():
-    bars = plots.bars({"base": {"direction": (0.5, 0.4, 0.7), "action": 0.25}}, chance=0.25).axes[0]
-    assert [p.get_height() for p in bars.patches] == [50, 25]
+    shares = {"direction": (0.5, 0.4, 0.7), "action": 0.25, "landmark": (0.2, None, None)}
+    bars = plots.bars({"base": shares}, chance=0.25).axes[0]
+    assert np.allclose([p.get_height() for p in bars.patches], [50, 25, 20])
     spans = [segment[:, 1].tolist() for c in bars.collections for segment in c.get_segments()]
-    assert np.allclose(spans, [[40, 70], [25, 25]])
+    assert np.allclose(spans, [[40, 70], [25, 25], [20, 20]])  # too few groups: no interval
     assert [line.get_ydata()[0] for line in bars.lines if line.get_linestyle() == ":"] == [25]
     ladder = every()["ladder"].axes[0]
     assert ladder.lines[0].get_xydata().tolist() == [[63, 40], [126, 50]]

@@ -1,5 +1,7 @@
 """What the README and the pages in docs show is there and runs: links, commands, code, tables, pictures."""
 
+import ast
+import inspect
 import io
 import json
 import re
@@ -185,6 +187,16 @@ def test_the_road_from_your_own_videos_to_a_merged_model_is_one(tmp_path, monkey
     merging = code(DOCS["sharing"])[0]
     exec(shortened(merging), {})
     assert (tmp_path / "runs" / "mine" / "merged" / "stlite.json").exists()
+
+
+def test_pushing_is_called_as_it_is_defined():
+    (source,) = [text for text in code(DOCS["sharing"]) if "push(" in text]
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    assert {call.func.id for call in calls} == {"push", "load"}
+    for call in calls:
+        function = getattr(stlite, call.func.id)
+        named = {word.arg: word.value for word in call.keywords}
+        inspect.signature(function).bind(*call.args, **named)
 
 
 def test_the_benchmark_is_exported(tmp_path, monkeypatch):

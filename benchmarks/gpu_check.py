@@ -78,7 +78,7 @@ def stage(group: int):
 
 def check_versions(model: str, tokens: int) -> dict:
     """Name versions, number format and kernels that will be used; known-bad combinations fail."""
-    from stlite.train.models import compute_dtype, versions
+    from stlite.train.backend import compute_dtype, versions
 
     line = versions()
     kernels = [name for name in ("flash", "mem_efficient", "math") if _sdp(name)]
@@ -394,7 +394,7 @@ def main() -> None:
         return take_steps(*args.steps)
     if not (torch.cuda.is_available() or args.cpu):
         sys.exit("gpu_check: no CUDA card was found; --cpu tries the script on the tiny preset")
-    from stlite.train.models import versions
+    from stlite.train.backend import versions
 
     models = args.models or (
         ["tiny"] if args.cpu else sorted(CONFIGS, key=lambda p: p != smallest())

@@ -115,7 +115,13 @@ def plain_trainer(name: str):
             )
             return *values, None
 
-    return {"native": Native, "images": trl.GRPOTrainer}[name]
+    class Images(trl.GRPOTrainer):
+        """Stock TRL, to which no root of videos is told."""
+
+        def __init__(self, videos=None, **parts):
+            super().__init__(**parts)
+
+    return {"native": Native, "images": Images}[name]
 
 
 def build(
@@ -127,8 +133,7 @@ def build(
     if way != "ours":
         tower = model.model.visual
         tower.forward = tower.feature_cache.plain
-        trainer_class = plain_trainer(way)
-        train.grpo_trainer = lambda: trainer_class
+        train.VideoGRPOTrainer = plain_trainer(way)
     if way == "images":
         global OUR_ROWS
         OUR_ROWS, train.rows = train.rows, as_images

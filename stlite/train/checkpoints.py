@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerCallback, TrainerState
 
-import stlite.train.models  # noqa: F401  before trl: on CUDA it imports Unsloth
+from stlite.train import backend  # noqa: F401  before transformers and trl: it imports Unsloth
 
 # isort: split
+from transformers import TrainerCallback, TrainerState
 from trl.trainer.utils import RepeatSampler
 
 from stlite.data.sample import Sample

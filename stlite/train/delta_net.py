@@ -6,6 +6,10 @@ states for each reply, and reads the replies as a batch.
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+
+from stlite.train import backend  # noqa: F401  before transformers: on CUDA it imports Unsloth
+
+# isort: split
 from transformers.cache_utils import Cache, LinearAttentionLayer
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 

@@ -6,7 +6,6 @@ generate(model, processor, samples, videos="sample_data/videos")[0]["reply"]
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,6 +14,7 @@ import torch
 from stlite.data import prompts
 from stlite.data.sample import Sample, SampleError
 from stlite.data.video import Clip, ClipError, read_clip
+from stlite.train import backend  # noqa: F401  before transformers: on CUDA it imports Unsloth
 from stlite.train.delta_net import new_cache
 
 # isort: split
@@ -177,10 +177,15 @@ def sampling(
     }
 
 
+def bare_model(model):
+    """Return a model without its adapter's wrapper; the adapter's layers stay in it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 @contextmanager
 def without_own_settings(model) -> Iterator[None]:
     """Set a model's own generation settings aside: transformers fills in with them whatever a caller leaves out."""
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = bare_model(model)
     own = core.generation_config
     core.generation_config = GenerationConfig()
     try:
@@ -244,15 +249,20 @@ def draw(
     of a single prompt's reply. Raises FloatingPointError where logits are NaN or infinite, which a model would write as
     "!!!!!!".
     """
-    if cache is None and "unsloth" not in sys.modules:
-        cache = new_cache(model.config, RoomyLayer)
-    if cache is not None:
-        inputs = {**inputs, "past_key_values": cache}
+    core = bare_model(model)
+    if cache is None:
+        cache = new_cache(core.config, RoomyLayer)
+    config = GenerationConfig(**settings, use_cache=True, disable_compile=True)
     finite = FiniteLogits()
-    with without_own_settings(model):
-        config = GenerationConfig(**settings, use_cache=True, disable_compile=True)
-        written = model.generate(
-            **inputs, generation_config=config, logits_processor=[finite], streamer=streamer
+    half = core.dtype in (torch.float16, torch.bfloat16)
+    with without_own_settings(core), torch.autocast(core.device.type, core.dtype, enabled=half):
+        written = type(core).generate(  # the class's: Unsloth puts its own on the instance
+            core,
+            **inputs,
+            past_key_values=cache,
+            generation_config=config,
+            logits_processor=[finite],
+            streamer=streamer,
         )
     if not finite.finite:
         raise FloatingPointError(
@@ -322,7 +332,7 @@ def check_time(model, processor, sample: Sample, videos: str | os.PathLike | Non
     Qwen2.5-VL in transformers up to 5.17 gives every frame position 0 when sampled more densely than 2 a second.
     """
     inputs = encode(processor, [prompts.messages(sample)], videos)
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = bare_model(model)
     video = {k: v for k, v in inputs.items() if k != "pixel_values_videos"}
     positions, _ = core.model.get_rope_index(**video)
     is_video = inputs["input_ids"][0] == processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")

@@ -1,4 +1,4 @@
-"""Models: presets, loading in 4 bits, LoRA, and which versions run.
+"""Models: presets, loading in 4 bits, and LoRA.
 
     model, processor = load("tiny")
     model, processor = load("qwen3-vl-4b", frames=16, adapter="runs/st-r1/adapter")
@@ -7,26 +7,19 @@ Unsloth is imported on CUDA only, and before trl; everywhere else transformers a
 """
 
 import os
-import platform
 import threading
-from importlib import metadata, util
+import warnings
 from pathlib import Path
 
 import torch
-from packaging.version import Version
-
-if torch.cuda.is_available() and util.find_spec("unsloth"):
-    import unsloth  # noqa: F401  before transformers and trl, of which it replaces parts
-
-# isort: split
 
 from stlite.train import memory
+from stlite.train.backend import UNSLOTH, compute_dtype, unseen_card
 from stlite.train.delta_net import fork_states
 from stlite.train.presets import PRESETS, READING, settings, trained_run
 from stlite.train.sharing import adapter_folder, adapter_reading, model_folder
 from stlite.train.vision_cache import cache_vision_features
 
-UNSLOTH = torch.cuda.is_available() and util.find_spec("unsloth") is not None
 HUB_SECONDS = 4  # how long the hub may take to answer
 RECURRENT = ("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj")  # Qwen3.5's DeltaNet
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", *RECURRENT)
@@ -41,8 +34,6 @@ LORA = {
         "modules": (*ATTENTION, *MLP),
     },
 }
-# at most
-UNSLOTH_TAKES = {"torch": "2.14.1", "transformers": "5.17.0", "trl": "1.15.0", "datasets": "4.8.5"}
 
 
 def load(
@@ -54,9 +45,10 @@ def load(
     `preset` is a name of PRESETS, a folder of weights, a hub id, or the folder of a run: its base model, its adapter and
     its reading are then those that the run was trained with.
     `backend` is "unsloth", "transformers", or "auto": Unsloth on CUDA, where it is installed. `adapter` is a folder that
-    training saved, or the name of one that was pushed ("user/name"); it stays trainable. `frames` and `max_pixels` replace
-    the preset's, or those that a pushed adapter was trained with. Returns (model, processor). Raises ValueError for an unknown preset or reading, ConnectionError where the hub cannot be reached, RuntimeError where
-    4-bit weights are not supported.
+    training saved, or the name of one that was pushed ("user/name"); it stays trainable. `frames` and `max_pixels`
+    replace the preset's, or those that a pushed adapter was trained with. Returns (model, processor). Raises ValueError
+    for an unknown preset or reading, ConnectionError where the hub cannot be reached, RuntimeError where 4-bit weights
+    are not supported, FloatingPointError where the model's numbers overflow.
     """
     base, trained, run_reading = trained_run(preset)
     if adapter is None:
@@ -69,6 +61,8 @@ def load(
     preset = model_folder(preset)
     chosen = settings(preset)
     reading = _reading(chosen, frames, max_pixels)
+    if unseen_card():
+        warnings.warn(unseen_card(), stacklevel=2)
     _announce(preset, chosen["source"], four_bit)
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:  # one of several processes
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -79,6 +73,7 @@ def load(
     processor.tokenizer.padding_side = "left"
     processor.reading = reading
     fork_states(model)
+    check_finite(model)
     cache_vision_features(model)
     if adapter is not None:
         from peft import PeftModel
@@ -162,16 +157,39 @@ def _hub_answers() -> bool:
     return bool(answers)
 
 
+# ---- numbers that a type of number can hold --------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def check_finite(model) -> None:
+    """Take one small forward; a tower that overflows float16 is put in float32, another overflow is an error.
+
+    Such a model would answer "!!!!!!", and be scored as wrong.
+    """
+    tower = model.model.visual
+    if not _tower_is_finite(tower) and tower.dtype == torch.float16:
+        tower.float()
+        print("the vision tower overflows float16 and is put in float32")
+    ids = torch.arange(10, 26, device=model.device)[None]  # any text
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    if not (_tower_is_finite(tower) and logits.isfinite().all()):
+        raise FloatingPointError(
+            f"load: NaN or infinite numbers in {model.dtype}: the weights are damaged, or too large for it. Download them "
+            "again, load in bfloat16 or float32 (a card from 2020 on), or take another preset"
+        )
+
+
+def _tower_is_finite(tower) -> bool:
+    """Run the tower on noise of the size of pixels: two frames of four by four patches."""
+    config = tower.config
+    values = getattr(config, "in_channels", 3) * config.temporal_patch_size * config.patch_size**2
+    noise = torch.randn(16, values, generator=torch.Generator().manual_seed(0))
+    grid = torch.tensor([[1, 4, 4]], device=tower.device)
+    output = tower(noise.to(tower.device, tower.dtype), grid_thw=grid)
+    return bool(output.pooler_output.isfinite().all())
+
+
 # ---- the two loaders -------------------------------------------------------------------------------------------------
-
-
-def compute_dtype() -> torch.dtype:
-    """Return bfloat16 where the card computes in it, float16 on older cards, float32 on a CPU."""
-    if not torch.cuda.is_available():
-        return torch.float32
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float16
 
 
 def _load_transformers(source: str, four_bit: bool):
@@ -256,41 +274,3 @@ def add_lora(model, name: str = "default", seed: int = 0):
 
     target = rf".*language_model.*\.({'|'.join(modules)})"
     return get_peft_model(model, LoraConfig(target_modules=target, task_type="CAUSAL_LM", **chosen))
-
-
-# ---- versions --------------------------------------------------------------------------------------------------------
-
-
-def versions() -> str:
-    """Say in one line which versions run, on which device, and which known-bad combination was met."""
-    names = ("torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "unsloth")
-    found = {name: _version(name) for name in names}
-    cuda = torch.cuda.is_available()
-    device = torch.cuda.get_device_name() if cuda else f"CPU ({torch.get_num_threads()} threads)"
-    numbers = " ".join(f"{name} {version}" for name, version in found.items())
-    route = "Unsloth 4-bit" if UNSLOTH else "transformers + bitsandbytes nf4"
-    line = f"{device} | python {platform.python_version()} | {numbers} | {route}"
-    for bad in known_bad(found, cuda):
-        line += f" | WARNING {bad}"
-    return line
-
-
-def known_bad(found: dict[str, str], cuda: bool) -> list[str]:
-    """List what is known not to work together among installed versions ("absent" where there is none), with the fix."""
-    installed = {name: Version(version) for name, version in found.items() if version != "absent"}
-    bad = []
-    for name, last in UNSLOTH_TAKES.items():
-        if "unsloth" not in installed or name not in installed:
-            continue
-        if installed[name].release > Version(last).release:
-            bad.append(f"Unsloth refuses {name} {installed[name]}: install {name}=={last}")
-    if "trl" in installed and installed["trl"].release[:2] == (1, 15) and not cuda:
-        bad.append("trl 1.15 needs Triton for every log-prob: install trl==1.14.2")
-    return bad
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "absent"

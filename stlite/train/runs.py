@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-import stlite.train.models  # noqa: F401  before peft: on CUDA it imports Unsloth
+from stlite.train.backend import compute_dtype, versions  # before peft: it imports Unsloth
 
 # isort: split
 import safetensors.torch
@@ -31,7 +31,6 @@ from stlite.data.sample import Sample, SampleError, safe_path, write_text
 from stlite.eval.run_folder import fingerprint
 from stlite.train.checkpoints import last_checkpoint
 from stlite.train.dry_run import announce, find_batch_size
-from stlite.train.models import compute_dtype, versions
 from stlite.train.preflight import check_disk
 
 # settings that leave the course of a run as it is

@@ -13,14 +13,13 @@ import torch
 
 from stlite.data import prompts
 from stlite.train import checkpoints, runs
-from stlite.train.generation import encode  # before trl and transformers
-from stlite.train.log_probs import token_log_probs
+from stlite.train.generation import bare_model, encode  # before trl and transformers
+from stlite.train.log_probs import call_inside, token_log_probs
 from stlite.train.models import add_lora
 from stlite.train.preflight import check_prompts, check_times, check_videos, render
 
 # isort: split
 from transformers import Trainer, TrainingArguments
-from trl.models.utils import _ForwardRedirection
 
 from stlite.data.sample import Sample
 
@@ -69,11 +68,7 @@ class ChainTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the loss of a batch: negative log-probs of all labels, over their number in the whole step."""
         bare = self.accelerator.unwrap_model(model)
-        if model is bare:
-            total, count = self._negative_log_probs(bare, inputs)
-        else:  # through its wrapper, which gathers weights and gradients
-            redirect = _ForwardRedirection()
-            total, count = redirect(model, bare, self._negative_log_probs, bare, inputs)
+        total, count = call_inside(model, bare, self._negative_log_probs, inputs)
         if num_items_in_batch is None:
             return total / count
         if self.args.average_tokens_across_devices:
@@ -85,7 +80,7 @@ class ChainTrainer(Trainer):
         inputs = dict(inputs)
         labels = inputs.pop("labels")[:, 1:]
         taught = labels != -100
-        core = bare.get_base_model()
+        core = bare_model(bare)
         with self.accelerator.autocast():
             hidden = core.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
             log_probs, _ = token_log_probs(core.lm_head, hidden[taught], labels[taught])

@@ -12,6 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+from stlite.train import backend  # noqa: F401  before transformers: on CUDA it imports Unsloth
+
+# isort: split
+
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save

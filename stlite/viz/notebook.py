@@ -116,7 +116,7 @@ def setup(model: str = "tiny", **choices) -> Notebook:
 
     `STLITE_DATA`, `STLITE_RUNS` (folders) and `STLITE_SMOKE` (few questions) are read from the environment.
     """
-    from stlite.train.models import versions  # torch
+    from stlite.train.backend import versions  # torch
     from stlite.train.presets import settings
 
     here = Notebook(model, choices)

@@ -6,7 +6,10 @@ import sys
 import threading
 
 import pytest
+import torch
 from huggingface_hub import constants
+from random_models import architecture
+from transformers import Qwen2VLForConditionalGeneration
 
 from stlite.train import models, presets
 from stlite.train.models import add_lora, load
@@ -104,45 +107,50 @@ def test_a_folder_is_loaded_without_a_word(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
-# ---- versions --------------------------------------------------------------------------------------------------------
+# ---- numbers that overflow -------------------------------------------------------------------------------------------
 
 
-def test_versions_name_the_device_and_what_works():
-    assert "transformers" in models.versions()
-    assert "nf4" in models.versions() or "Unsloth" in models.versions()
+@pytest.fixture
+def spoiled(tmp_path):
+    """Return a function that saves a small model after changing it, and gives its folder."""
+
+    def save(change) -> str:
+        folder = architecture("qwen2", tmp_path)
+        net = Qwen2VLForConditionalGeneration.from_pretrained(folder)
+        with torch.no_grad():
+            change(net)
+        net.save_pretrained(folder)
+        return str(folder)
+
+    return save
 
 
 @pytest.mark.parametrize(
-    ("found", "cuda", "said"),
+    "change",
     [
-        (
-            {
-                "trl": "1.14.2",
-                "unsloth": "2026.10.7",
-                "torch": "2.14.1+cu128",
-                "transformers": "5.17.0",
-            },
-            True,
-            [],
-        ),
-        (
-            {"trl": "1.16.0", "unsloth": "2026.10.7"},
-            True,
-            ["Unsloth refuses trl 1.16.0: install trl==1.15.0"],
-        ),
-        (
-            {"torch": "2.15.0", "unsloth": "2026.10.7"},
-            True,
-            ["Unsloth refuses torch 2.15.0: install torch==2.14.1"],
-        ),
-        (
-            {"trl": "1.15.0", "unsloth": "absent"},
-            False,
-            ["trl 1.15 needs Triton for every log-prob: install trl==1.14.2"],
-        ),
-        ({"trl": "absent", "unsloth": "2026.10.7"}, True, []),
-        ({"trl": "1.16.0", "torch": "2.15.0", "unsloth": "absent"}, True, []),
+        lambda net: net.model.language_model.layers[1].mlp.up_proj.weight.fill_(float("nan")),
+        lambda net: net.model.language_model.embed_tokens.weight.fill_(float("inf")),
+        lambda net: net.lm_head.weight[3].fill_(float("-inf")),
+        lambda net: net.model.visual.merger.mlp[2].weight.fill_(float("inf")),
+        lambda net: net.model.visual.blocks[0].mlp.fc1.bias.fill_(float("nan")),
     ],
 )
-def test_known_bad_combinations_come_with_a_remedy(found, cuda, said):
-    assert models.known_bad(found, cuda) == said
+def test_a_model_whose_numbers_overflow_is_refused(spoiled, change):
+    with pytest.raises(FloatingPointError, match="NaN or infinite numbers"):
+        load(spoiled(change), four_bit=False)
+
+
+def test_a_tower_that_overflows_float16_is_put_in_float32(spoiled, capsys):
+    """Products of 1e5 do not fit float16; the merger brings them down again."""
+
+    def enlarge(net):
+        net.model.visual.merger.mlp[0].weight.mul_(1e5)
+        net.model.visual.merger.mlp[2].weight.mul_(1e-5)
+
+    model, _ = load(spoiled(enlarge), four_bit=False)
+    del model.model.visual.feature_cache
+    model.half()
+    models.check_finite(model)
+    assert model.model.visual.dtype == torch.float32
+    assert model.model.language_model.norm.weight.dtype == torch.float16
+    assert "put in float32" in capsys.readouterr().out

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUP = {"num_generations": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "max_steps": 2,
-         "max_completion_length": 8, "learning_rate": 1e-2, "disable_tqdm": True, "beta": 0.1}  # fmt: skip
+GROUP = {"num_generations": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1,
+         "max_completion_length": 8, "learning_rate": 1e-2, "beta": 0.1}  # fmt: skip
 
 
 UNKNOWN: dict[str, list] = {}  # arguments of ours that Unsloth's signatures do not name
@@ -83,62 +83,84 @@ def cross_entropy(logits, labels, *scales):
 
 
 def watch(model, seen: list) -> None:
-    """Note of every forward pass over a whole prompt: is a gradient kept, and are the pixels there."""
+    """Note of every pass over a whole prompt: its rows, whether a gradient is kept, and whether the pixels are there."""
     import torch
 
     def note(module, args, kwargs):
         ids = kwargs.get("input_ids")
         if ids is not None and ids.shape[1] > 1:
             kind = "train" if torch.is_grad_enabled() else "score"
-            seen.append((kind, kwargs.get("pixel_values_videos") is not None))
+            seen.append((kind, kwargs.get("pixel_values_videos") is not None, len(ids)))
 
-    core = model.get_base_model()
-    core.register_forward_pre_hook(note, with_kwargs=True)
+    model.get_base_model().model.register_forward_pre_hook(note, with_kwargs=True)
 
 
 def run(kind: str, folder: Path) -> dict:
-    """Take two SFT and two GRPO steps with one architecture; return what was seen."""
+    """Take two SFT steps and two GRPO steps with either trainer, with one architecture; return what was seen."""
     from random_models import architecture
+    from transformers import modeling_utils
 
     from stlite.data.egost import read_rows
     from stlite.train import generation, models, runs
-    from stlite.train import grpo as rollouts
-    from stlite.train import sft as train
 
     samples = list(read_rows(ROOT / "sample_data/train/total_test_mcq_63.jsonl"))[:4]
-    videos, seen, found = ROOT / "sample_data/videos", [], {}
+    videos, seen = ROOT / "sample_data/videos", []
     model, proc = models.load(str(architecture(kind, folder)), backend="unsloth", four_bit=False)
     model = models.add_lora(model)
+    modeling_utils.checkpoint = offloaded  # as on a card: what is kept goes to the host's memory
+    found = {"model": type(model.get_base_model()).__name__}
     watch(model, seen)
-    adapter = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    for stage in ("sft", "grpo"):
-        before = {n: p.detach().clone() for n, p in adapter.items()}
-        if stage == "sft":
-            train.sft(model, proc, samples, folder / stage, videos=videos, max_steps=2, per_device_train_batch_size=2,
-                      gradient_accumulation_steps=1, disable_tqdm=True, dry=True)  # fmt: skip
-        else:
-            rollouts.grpo(
-                model,
-                proc,
-                samples,
-                folder / stage,
-                videos=videos,
-                rewards=[spread],
-                dry=True,
-                **GROUP,
-            )
-        moved = max((p.detach() - before[n]).abs().max().item() for n, p in adapter.items())
-        found[stage] = {"passes": list(seen), "moved": moved}
+    for stage in ("sft", "grpo", "unsloth"):
+        before = trained(model)
+        model.save_pretrained(folder / f"before-{stage}")
         seen.clear()
+        take_steps(stage, model, proc, samples, folder, videos)
+        moved = max((p - before[n]).abs().max().item() for n, p in trained(model).items())
+        found[stage] = {"passes": list(seen), "moved": moved}
+        if stage != "sft":
+            found[stage] |= runs.read_training(folder / stage)["result"]["parity"]
     replies = generation.generate(model, proc, samples, videos=videos, max_new_tokens=8)
     alone = [
         generation.generate(model, proc, [s], videos=videos, max_new_tokens=8)[0] for s in samples
     ]
     return {
-        **found, "model": type(model.get_base_model()).__name__, "trained": list(adapter), "same": replies == alone,
-        "parity": runs.read_training(folder / "grpo")["result"]["parity"],
-        "tower": tower(model, proc, samples, videos), "trainer": rollouts.grpo_trainer().__name__, "blinded": blinded(model, proc, samples, folder, videos),
+        **found, "trained": list(trained(model)), "same": replies == alone, "tower": tower(model, proc, samples, videos),
+        "blinded": blinded(model, proc, samples, folder, videos),
     }  # fmt: skip
+
+
+def offloaded(function, *args, **kwargs):
+    """Checkpoint with Unsloth's own function, past the part of it that asks for a card's pinned memory."""
+    from unsloth_zoo.gradient_checkpointing import Unsloth_Offloaded_Gradient_Checkpointer
+
+    return Unsloth_Offloaded_Gradient_Checkpointer.apply(function, *args)
+
+
+def trained(model) -> dict:
+    """Copy the weights that train."""
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def take_steps(stage: str, model, proc, samples, folder: Path, videos: Path) -> None:
+    """Take two steps of SFT, or of GRPO with our trainer or Unsloth's, in a folder named after the stage."""
+    from stlite.train.grpo import grpo
+    from stlite.train.sft import sft
+
+    how = {
+        "videos": videos,
+        "dry": True,
+        "max_steps": 2,
+        "disable_tqdm": True,
+        "gradient_checkpointing": True,
+    }
+    if stage == "sft":
+        how |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+        sft(model, proc, samples, folder / stage, **how)
+    else:
+        trainer = "unsloth" if stage == "unsloth" else "stlite"
+        grpo(
+            model, proc, samples, folder / stage, rewards=[spread], trainer=trainer, **GROUP, **how
+        )
 
 
 def tower(model, proc, samples, videos: Path) -> dict:
@@ -177,6 +199,7 @@ def blinded(model, proc, samples, folder: Path, videos: Path) -> str:
         [spread],
         settings=rollouts.GRPO | GROUP,
         videos=videos,
+        trainer="unsloth",
     )
     module = sys.modules[type(trainer).__module__]
     feed = module._unsloth_grpo_video_inputs

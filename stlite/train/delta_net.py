@@ -11,9 +11,9 @@ from stlite.train import backend  # noqa: F401  before transformers: on CUDA it 
 
 # isort: split
 from transformers.cache_utils import Cache, LinearAttentionLayer
-from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 
 LINEAR = "linear_attention"
+DELTA_NET = "Qwen3_5GatedDeltaNet"
 SHORTEST = (
     2  # tokens: a layer given one token and a state writes into that state, which has no gradient
 )
@@ -53,8 +53,8 @@ class RecurrentLayer(LinearAttentionLayer):
         return padded if before is None else every
 
 
-class ForkingDeltaNet(Qwen3_5GatedDeltaNet):
-    """A Gated DeltaNet that also reads packed sequences: their lengths, (prompt, reply, reply, ...), are its mask."""
+class Forking:
+    """Lets a Gated DeltaNet read packed sequences: their lengths, (prompt, reply, reply, ...), are its mask."""
 
     def forward(self, hidden_states, cache_params=None, attention_mask=None, **kwargs):
         """Return the layer's output (B,L,d); a packed sequence is one row."""
@@ -80,8 +80,9 @@ class ForkingDeltaNet(Qwen3_5GatedDeltaNet):
 def fork_states(model) -> None:
     """Let every recurrent layer of a model read packed sequences; other models stay as they are."""
     for module in model.modules():
-        if type(module) is Qwen3_5GatedDeltaNet:
-            module.__class__ = ForkingDeltaNet
+        plain = type(module)
+        if plain.__name__ == DELTA_NET:
+            module.__class__ = type(f"Forking{DELTA_NET}", (Forking, plain), {})
 
 
 def has_recurrent_layers(config) -> bool:

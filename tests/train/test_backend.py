@@ -62,9 +62,12 @@ MODULES = [
 
 @pytest.mark.parametrize("module", MODULES)
 def test_unsloth_comes_before_what_it_replaces(module, tmp_path):
-    """A stand-in for Unsloth notes what was imported before it; torch is told of a card."""
+    """A stand-in for Unsloth notes what was imported before it; until then torch is told of a card."""
     (tmp_path / "unsloth.py").write_text(
-        "import sys\nearly = {'transformers', 'peft', 'trl'} & set(sys.modules)\nassert not early, early\n"
+        "import sys, torch\n"
+        "early = {'transformers', 'peft', 'trl'} & set(sys.modules)\n"
+        "assert not early, early\n"
+        "torch.cuda.is_available = lambda: False\n"
     )
     code = f"""
 import sys, torch

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from stlite.data import prompts
 from stlite.rewards.rewards import PRESETS
-from stlite.train import dry_run, preflight, runs, shared_prefix
+from stlite.train import dry_run, preflight, runs, shared_prefix, video_trainer
 from stlite.train import grpo as rollouts
 from stlite.train.models import load
 
@@ -238,7 +238,7 @@ def test_groups_are_taken_in_random_order():
     orders = set()
     for seed in range(10):
         torch.manual_seed(seed)
-        parts = rollouts.split_by_group(batch, copies, 6)
+        parts = video_trainer.split_by_group(batch, copies, 6)
         orders.add(tuple(copies[part["row"][0]] for part in parts))
         assert all(part["num_items_in_batch"] == 5 for part in parts)
     assert len(orders) > 5
@@ -246,7 +246,7 @@ def test_groups_are_taken_in_random_order():
 
 def test_rows_of_one_prompt_need_not_stand_together():
     batch = {"row": torch.arange(6)}
-    parts = rollouts.split_by_group(batch, [0, 1, 0, 1, 0, 1], 2)
+    parts = video_trainer.split_by_group(batch, [0, 1, 0, 1, 0, 1], 2)
     assert sorted(sorted(part["row"].tolist()) for part in parts) == [[0, 2, 4], [1, 3, 5]]
 
 

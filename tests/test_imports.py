@@ -70,6 +70,7 @@ ROOMS = {
         "backend",
         "vision_cache",
         "delta_net",
+        "chat",
         "models",
         "generation",
         "log_probs",

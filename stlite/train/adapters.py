@@ -239,7 +239,7 @@ def _conversation(processor, sample: Sample, reply: str, videos) -> tuple[dict, 
     """Return the inputs of a question with its reply, and where the reply starts."""
     question = encode(processor, [prompts.messages(sample)], videos)
     chat = prompts.messages(sample, answer=reply)
-    conversation = encode(processor, [chat], videos, generation=False)
+    conversation = encode(processor, [chat], videos)
     return dict(conversation), question["input_ids"].shape[1]
 
 

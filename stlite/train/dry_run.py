@@ -15,6 +15,7 @@ import torch
 from stlite.data import prompts
 from stlite.data.sample import Sample
 from stlite.train import durations, memory
+from stlite.train.chat import render
 from stlite.train.checkpoints import row_id
 from stlite.train.generation import encode, read
 
@@ -116,17 +117,17 @@ def find_largest(trainer) -> tuple:
 
 
 def _chat(trainer, row) -> tuple[list[dict], bool]:
-    """Return the chat that a row is processed as, and whether the assistant's turn is still to be opened."""
+    """Return the chat that a row is processed as, and whether it asks for the answer alone."""
     if not isinstance(row, Sample):
-        return row["prompt"], True
+        return row["prompt"], False
     reply = prompts.target(row, trainer.data_collator.recipe)
-    return prompts.messages(row, trainer.data_collator.direct, reply), False
+    direct = trainer.data_collator.direct
+    return prompts.messages(row, direct, reply), direct
 
 
 def _count_text(trainer, row) -> int:
-    chat, generation = _chat(trainer, row)
     processor = trainer.processing_class
-    text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)
+    text = render(processor, *_chat(trainer, row))
     return len(processor.tokenizer(text)["input_ids"])
 
 
@@ -139,8 +140,8 @@ def _count_clip(trainer, path: str) -> int:
 
 
 def _count_encoded(trainer, row) -> int:
-    chat, generation = _chat(trainer, row)
-    inputs = encode(trainer.processing_class, [chat], _videos(trainer), generation=generation)
+    chat, direct = _chat(trainer, row)
+    inputs = encode(trainer.processing_class, [chat], _videos(trainer), direct=direct)
     return inputs["input_ids"].shape[1]
 
 

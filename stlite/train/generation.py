@@ -15,6 +15,7 @@ from stlite.data import prompts
 from stlite.data.sample import Sample, SampleError
 from stlite.data.video import Clip, ClipError, read_clip
 from stlite.train import backend  # noqa: F401  before transformers: on CUDA it imports Unsloth
+from stlite.train.chat import render, thinking_opened
 from stlite.train.delta_net import new_cache
 
 # isort: split
@@ -36,15 +37,16 @@ MODALITIES = (
 
 def encode(
     processor, chats: Sequence[list[dict]], videos: str | os.PathLike | None = None, order: str = "forward",
-    generation: bool = True, starts: Sequence[str] = (),
+    starts: Sequence[str] = (), direct: bool = False,
 ):  # fmt: skip
     """Turn chats into model inputs, left-padded, with the pixels of their clips.
 
-    The clips are read by `read_clip` under the root `videos`, as `processor.reading` says. `generation` opens the
-    assistant's turn; `starts` are begun replies. Raises ClipError or SampleError for a video that cannot be read.
+    The clips are read by `read_clip` under the root `videos`, as `processor.reading` says. A chat that ends with a reply
+    is rendered with it; `starts` are begun replies; `direct` asks for no thinking. Raises ClipError or SampleError for a
+    video that cannot be read.
     """
     clips = [read(processor, path, videos, order) for path in video_paths(chats)]
-    return encode_clips(processor, chats, clips, generation, starts)
+    return encode_clips(processor, chats, clips, starts, direct)
 
 
 def read(processor, path: str, videos: str | os.PathLike | None, order: str = "forward") -> Clip:
@@ -62,10 +64,11 @@ def video_paths(chats: Sequence[list[dict]]) -> list[str]:
 
 
 def encode_clips(
-    processor, chats: Sequence[list[dict]], clips: Sequence[Clip], generation: bool = True, starts: Sequence[str] = ()
+    processor, chats: Sequence[list[dict]], clips: Sequence[Clip], starts: Sequence[str] = (),
+    direct: bool = False,
 ):  # fmt: skip
     """Turn chats and the clips they name into model inputs; the frames are taken as they are."""
-    texts = processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=generation)
+    texts = [render(processor, chat, direct) for chat in chats]
     if starts:
         texts = [text + start for text, start in zip(texts, starts, strict=True)]
     video = {}
@@ -303,13 +306,14 @@ def generate(
         return results
     chats = [prompts.messages(samples[i], direct=direct) for i in readable]
     starts = [start(samples[i]) for i in readable]
-    inputs = encode_clips(processor, chats, [clips[i] for i in readable], starts=starts)
+    inputs = encode_clips(processor, chats, [clips[i] for i in readable], starts, direct)
     settings = sampling(model, processor, max_new_tokens, temperature)
     torch.manual_seed(seed)
     replies = draw(model, inputs.to(model.device), settings, streamer=streamer)
     texts = processor.batch_decode(replies, skip_special_tokens=True)
+    opened = thinking_opened(processor, direct)
     for i, begun, text, reply in zip(readable, starts, texts, replies):
-        results[i] = {"reply": begun + text, "tokens": len(reply)}
+        results[i] = {"reply": begun + text, "tokens": len(reply), "thinking_opened": opened}
     return results
 
 

@@ -26,6 +26,7 @@ from stlite.data.sample import Sample
 from stlite.rewards.rewards import PRESETS as REWARDS
 from stlite.rewards.rewards import REWARD_COLUMNS
 from stlite.train import checkpoints, runs
+from stlite.train.chat import thinking_opened
 from stlite.train.dry_run import clear_logs
 from stlite.train.preflight import check_parity, check_times, check_videos
 
@@ -47,12 +48,17 @@ GRPO = {
 }
 
 
-def rows(samples: Sequence[Sample]) -> Dataset:
-    """Turn samples into TRL's rows: plain columns, with the messages built when a row is read."""
+def rows(samples: Sequence[Sample], thinking_opened: bool = False) -> Dataset:
+    """Turn samples into TRL's rows: plain columns, with the messages built when a row is read.
+
+    `thinking_opened`: whether the model's template opens the thinking, which rewards must know.
+    """
     chats = {sample.id: prompts.messages(sample) for sample in samples}
     if len(chats) != len(samples):
         raise ValueError(f"id: expected {len(samples)} different ids, found {len(chats)}")
-    plain = Dataset.from_list([_row(sample) for sample in samples])
+    plain = Dataset.from_list(
+        [{**_row(sample), "thinking_opened": thinking_opened} for sample in samples]
+    )
 
     def transform(batch):
         return {**batch, "prompt": [chats[i] for i in batch["id"]]}
@@ -163,7 +169,7 @@ def make_trainer(
         "model": model,
         "args": config,
         "reward_funcs": [log_ids(functions[0]), *functions[1:]],
-        "train_dataset": rows(samples),
+        "train_dataset": rows(samples, thinking_opened(processor)),
         "processing_class": processor,
         "callbacks": [*callbacks, completions],
     }

@@ -15,6 +15,7 @@ import torch
 
 from stlite.train import memory
 from stlite.train.backend import UNSLOTH, compute_dtype, unseen_card
+from stlite.train.chat import check_processor
 from stlite.train.delta_net import fork_states
 from stlite.train.presets import PRESETS, READING, settings, trained_run
 from stlite.train.sharing import adapter_folder, adapter_reading, model_folder
@@ -71,6 +72,7 @@ def load(
     load_with = _load_unsloth if backend == "unsloth" else _load_transformers
     model, processor = load_with(chosen["source"], four_bit)
     processor.tokenizer.padding_side = "left"
+    check_processor(processor, preset)
     processor.reading = reading
     fork_states(model)
     check_finite(model)

@@ -15,6 +15,7 @@ import torch
 
 from stlite.data import prompts, video
 from stlite.data.sample import Sample
+from stlite.train.chat import question_text, taught_text
 from stlite.train.generation import check_time, encode, read
 
 BAD_VIDEO = ("raise", "leave out")
@@ -92,12 +93,8 @@ def render(
 ) -> tuple[list[int], list[int]]:
     """Return the tokens of a question as it is asked, and of the conversation that SFT teaches, clips as one token."""
     reply = prompts.target(sample, recipe)
-    question = [prompts.messages(sample, direct)]
-    conversation = [prompts.messages(sample, direct, reply)]
-    texts = processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-    texts += processor.apply_chat_template(
-        conversation, tokenize=False, add_generation_prompt=False
-    )
+    chat = prompts.messages(sample, direct)
+    texts = [question_text(processor, chat, direct), taught_text(processor, chat, reply, direct)]
     asked, taught = processor.tokenizer(texts)["input_ids"]
     return asked, taught
 

@@ -51,7 +51,7 @@ class Collator:
         for sample in samples:
             reply = prompts.target(sample, self.recipe)
             conversations.append(prompts.messages(sample, self.direct, reply))
-        batch = dict(encode(self.processor, conversations, self.videos, generation=False))
+        batch = dict(encode(self.processor, conversations, self.videos, direct=self.direct))
         ids = batch["input_ids"]
         labels = torch.full_like(ids, -100)
         for row, sample in enumerate(samples):

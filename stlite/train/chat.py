@@ -1,0 +1,89 @@
+"""Chats as text: what is asked, and what is taught, whatever a model's template opens or closes.
+
+A template may open the model's thinking (Qwen3.5 ends its prompt with `<think>`). What is taught is then the rest of the
+reply, so that it goes on from exactly the text that is asked. Whether a template thinks is set here and nowhere else.
+"""
+
+from stlite.rewards.parse import opens_thinking
+
+OPENING_TAG = "<think>"
+MARK = "\u241erest\u241e"  # stands for a reply, to see what a template writes after it
+VISION_TOKENS = ("<|vision_start|>", "<|video_pad|>", "<|vision_end|>")
+
+
+def question_text(processor, chat: list[dict], direct: bool = False) -> str:
+    """Render a chat up to where the model's reply begins; `direct` asks for an answer without thinking."""
+    return processor.apply_chat_template(
+        chat, tokenize=False, add_generation_prompt=True, enable_thinking=not direct
+    )
+
+
+def render(processor, chat: list[dict], direct: bool = False) -> str:
+    """Render a chat: up to where the model's reply begins, or with the reply that ends it."""
+    last = chat[-1]
+    if last["role"] != "assistant":
+        return question_text(processor, chat, direct)
+    question = question_text(processor, chat[:-1], direct)
+    reply = last["content"][0]["text"]
+    return question + rest_of(reply, question) + end_of_reply(processor, chat[:-1], direct)
+
+
+def taught_text(processor, chat: list[dict], reply: str, direct: bool = False) -> str:
+    """Render a chat with the reply that is taught; one that does not think where the template does is refused."""
+    question = question_text(processor, chat, direct)
+    if opens_thinking(question) and not reply.startswith(OPENING_TAG):
+        raise ValueError(
+            f"chat template: it opens the thinking with {OPENING_TAG}, and the reply to be taught does not think: "
+            f"{reply[:80]!r}. Teach it under the direct question (direct=True)"
+        )
+    answer = {"role": "assistant", "content": [{"type": "text", "text": reply}]}
+    return render(processor, [*chat, answer], direct)
+
+
+def rest_of(reply: str, question: str) -> str:
+    """Return what is left to write of a reply after the text of its question.
+
+    >>> rest_of("<think>I turn.</think> <answer>A</answer>", "<|im_start|>assistant\\n<think>\\n")
+    'I turn.</think> <answer>A</answer>'
+    >>> rest_of("<answer>A</answer>", "<|im_start|>assistant\\n")
+    '<answer>A</answer>'
+    """
+    if opens_thinking(question) and reply.startswith(OPENING_TAG):
+        return reply.removeprefix(OPENING_TAG).lstrip()
+    return reply
+
+
+def end_of_reply(processor, chat: list[dict], direct: bool = False) -> str:
+    """Return what a template writes after a reply: the token that ends it, and often a line break."""
+    answer = {"role": "assistant", "content": [{"type": "text", "text": MARK}]}
+    text = processor.apply_chat_template(
+        [*chat, answer], tokenize=False, enable_thinking=not direct
+    )
+    _, mark, end = text.rpartition(MARK)
+    if not mark:
+        raise ValueError("chat template: it does not write the assistant's reply as it is given")
+    return end
+
+
+def thinking_opened(processor, direct: bool = False) -> bool:
+    """Return whether the model's template opens the thinking of a reply."""
+    chat = [{"role": "user", "content": [{"type": "text", "text": "Where?"}]}]
+    return opens_thinking(question_text(processor, chat, direct))
+
+
+def check_processor(processor, name: str) -> None:
+    """Refuse a template without a generation prompt, and a tokenizer without the tokens of videos."""
+    known = processor.tokenizer.get_added_vocab()
+    missing = [token for token in VISION_TOKENS if token not in known]
+    if missing:
+        raise ValueError(
+            f"{name}: expected a tokenizer with the tokens {', '.join(VISION_TOKENS)}, found none of {missing}: is this "
+            "a model that sees?"
+        )
+    chat = [{"role": "user", "content": [{"type": "text", "text": "Where?"}]}]
+    plain = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=False)
+    if question_text(processor, chat) == plain:
+        raise ValueError(
+            f"{name}: expected a chat template that opens the assistant's turn (add_generation_prompt), found one that "
+            "does not: replies would not be asked for"
+        )

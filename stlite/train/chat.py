@@ -14,8 +14,15 @@ VISION_TOKENS = ("<|vision_start|>", "<|video_pad|>", "<|vision_end|>")
 def question_text(processor, chat: list[dict], direct: bool = False) -> str:
     """Render a chat up to where the model's reply begins; `direct` asks for an answer without thinking."""
     return processor.apply_chat_template(
-        chat, tokenize=False, add_generation_prompt=True, enable_thinking=not direct
+        chat, tokenize=False, add_generation_prompt=True, **_switch(processor, direct)
     )
+
+
+def _switch(processor, direct: bool) -> dict:
+    """Return the setting that a template which may think reads; others warn of settings that they do not know."""
+    if "enable_thinking" not in str(processor.chat_template):
+        return {}
+    return {"enable_thinking": not direct}
 
 
 def render(processor, chat: list[dict], direct: bool = False) -> str:
@@ -57,7 +64,7 @@ def end_of_reply(processor, chat: list[dict], direct: bool = False) -> str:
     """Return what a template writes after a reply: the token that ends it, and often a line break."""
     answer = {"role": "assistant", "content": [{"type": "text", "text": MARK}]}
     text = processor.apply_chat_template(
-        [*chat, answer], tokenize=False, enable_thinking=not direct
+        [*chat, answer], tokenize=False, **_switch(processor, direct)
     )
     _, mark, end = text.rpartition(MARK)
     if not mark:

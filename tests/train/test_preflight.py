@@ -173,50 +173,71 @@ def test_genuine_templates_that_teach_what_they_ask_pass(templated, training, na
     preflight.check_prompts(processor, training, recipe)
 
 
-@pytest.mark.parametrize(("asked", "taught"), [
-    ("'<think>\\n\\n</think>\\n\\n'", "''"),  # thinking closed for what is to come, absent from what is given
-    ("'<think>\\n'", "''"),  # opened there, not here
-    ("' '", "''"),
-    ("'Be brief. '", "'Be bold. '"),
-])  # fmt: skip
-def test_a_template_that_teaches_other_than_it_asks_is_refused(templated, training, asked, taught):
-    template = (
-        "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}"
-        f"{{%- if message.role == 'assistant' %}}{{{{- {taught} }}}}{{%- endif %}}"
+def opening(asked: str) -> str:
+    """Return a plain template that writes this where a reply is to come, and nothing where one is given."""
+    return (
+        "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' }}"
         "{%- for part in message.content %}{%- if part.type == 'video' %}"
         "{{- '<|vision_start|><|video_pad|><|vision_end|>' }}{%- else %}{{- part.text }}{%- endif %}{%- endfor %}"
-        "{{- '<|im_end|>\\n' }}{%- endfor %}"
-        f"{{%- if add_generation_prompt %}}{{{{- '<|im_start|>assistant\\n' + {asked} }}}}{{%- endif %}}"
+        "{{- '<|im_end|>\n' }}{%- endfor %}"
+        f"{{%- if add_generation_prompt %}}{{{{- '<|im_start|>assistant\n' + {asked} }}}}{{%- endif %}}"
     )
-    processor = templated(template)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "'<think>\n\n</think>\n\n'",  # thinking closed for what is to come
+        "'<think>\n'",  # opened
+        "'Be brief.\n'",
+    ],
+)
+def test_what_a_template_writes_before_a_reply_to_come_is_taught(templated, training, asked):
+    """Such templates write nothing before a reply that is given: the reply is put behind the question here."""
+    processor = templated(opening(asked))
+    preflight.check_prompts(processor, training[:5], "st-cot")
+    question, taught = preflight.render(processor, training[0], "st-cot")
+    assert taught[: len(question)] == question
+    written = processor.tokenizer.decode(taught[len(question) :])
+    assert written.startswith("<think>") == (not asked.endswith("<think>\n'"))
+
+
+SPACE = "{%- if add_generation_prompt %}{{- ' ' }}{%- endif %}"  # one token with the answer that follows
+
+
+def test_a_prompt_whose_last_token_runs_into_the_reply_is_refused(templated, training):
+    processor = templated(opening("' '"))
     message = f"in 5 of 5 rows the taught conversation does not begin with the prompt. {training[0].id}: from token"
     with pytest.raises(ValueError, match=message):
-        preflight.check_prompts(processor, training[:5], "st-cot")
+        preflight.check_prompts(processor, training[:5], "label")
 
 
 def test_the_first_tokens_that_differ_are_shown(templated, training):
     """Only some rows may differ: all of them are looked at."""
     template = (TEMPLATES / "qwen2_5_vl.jinja").read_text()
-    bend = "{%- if add_generation_prompt and 'landmark' in messages[-1].content[1].text %}{{- 'Well, ' }}{%- endif %}"
+    bend = "{%- if add_generation_prompt and 'landmark' in messages[-1].content[1].text %}{{- ' ' }}{%- endif %}"
     processor = templated(template + bend)
     landmarks = [sample for sample in training if "landmark" in sample.question]
     with pytest.raises(
-        ValueError,
-        match=rf"in {len(landmarks)} of {len(training)} rows.*asked 'Well, ', taught .<think>",
+        ValueError, match=rf"in {len(landmarks)} of {len(training)} rows.*asked ' '"
     ):
-        preflight.check_prompts(processor, training, "st-cot")
+        preflight.check_prompts(processor, training, "label")
 
 
 def test_sft_refuses_such_a_template_before_its_first_step(
     templated, tiny, training, videos, tmp_path
 ):
-    template = (TEMPLATES / "qwen2_5_vl.jinja").read_text()
-    processor = templated(
-        template + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{%- endif %}"
-    )
+    processor = templated((TEMPLATES / "qwen2_5_vl.jinja").read_text() + SPACE)
     with pytest.raises(ValueError, match="chat template: in 3 of 3 rows"):
         sft(
-            tiny[0], processor, training[:3], tmp_path, videos=videos, callbacks=[NoStep()], **SMALL
+            tiny[0],
+            processor,
+            training[:3],
+            tmp_path,
+            videos=videos,
+            recipe="label",
+            callbacks=[NoStep()],
+            **SMALL,
         )
 
 

@@ -7,19 +7,38 @@ ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("qwen2", "qwen2.5", "qwen3", "qwen3.5")
 
 
+TEMPLATES = {"qwen2": "qwen2_5_vl", "qwen2.5": "qwen2_5_vl", "qwen3": "qwen3_vl", "qwen3.5": "qwen3_5_think"}  # fmt: skip
+
+
 def architecture(kind: str, folder: Path) -> Path:
     """Save a model of random weights (2 layers of 64) and its processor, in one of the architectures."""
-    import torch
-    import transformers as hf
-
     sys.path.insert(0, str(ROOT / "sample_data"))
     import make_tiny
 
-    tok = make_tiny.tokenizer()
+    return _save(kind, folder, make_tiny.tokenizer(), make_tiny.CHAT, vocabulary=384)
+
+
+def genuine_architecture(kind: str, folder: Path) -> Path:
+    """Save the same with the genuine tokenizer, template and padded vocabulary of the family."""
+    from importlib import resources
+
+    from genuine import genuine_tokenizer
+
+    chat = (resources.files("trl") / "chat_templates" / f"{TEMPLATES[kind]}.jinja").read_text(
+        "utf-8"
+    )
+    vocabulary = 248_320 if kind == "qwen3.5" else 151_936
+    return _save(kind, folder, genuine_tokenizer(kind), chat, vocabulary)
+
+
+def _save(kind: str, folder: Path, tok, chat: str, vocabulary: int) -> Path:
+    import torch
+    import transformers as hf
+
     token = tok.convert_tokens_to_ids
     ids = {f"{n}_id": token(f"<|{t}|>") for n, t in (("video_token", "video_pad"), ("image_token", "image_pad"),
            ("vision_start_token", "vision_start"), ("vision_end_token", "vision_end"))}  # fmt: skip
-    text = {"vocab_size": 384, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+    text = {"vocab_size": vocabulary, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
             "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 4096, "head_dim": 32,
             "bos_token_id": None, "eos_token_id": tok.eos_token_id, "pad_token_id": tok.pad_token_id,
             "rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}}  # fmt: skip
@@ -48,7 +67,7 @@ def architecture(kind: str, folder: Path) -> Path:
         part.data.mul_(3) if part.ndim > 1 else None
     folder = folder / (kind if kind == "qwen3.5" else f"{kind}-vl")
     net.save_pretrained(folder)
-    processor(kind, tok, make_tiny.CHAT).save_pretrained(folder)
+    processor(kind, tok, chat).save_pretrained(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from stlite.data import prompts
 from stlite.data.sample import Sample, SampleError
 from stlite.data.video import Clip, ClipError, read_clip
 from stlite.train import backend  # noqa: F401  before transformers: on CUDA it imports Unsloth
-from stlite.train.chat import render, thinking_opened
+from stlite.train.chat import OPENING_TAG, render, rest_of, thinking_opened
 from stlite.train.delta_net import new_cache
 
 # isort: split
@@ -305,13 +305,15 @@ def generate(
     if not readable:
         return results
     chats = [prompts.messages(samples[i], direct=direct) for i in readable]
+    opened = thinking_opened(processor, direct)
     starts = [start(samples[i]) for i in readable]
+    if opened:
+        starts = [rest_of(text, OPENING_TAG) for text in starts]
     inputs = encode_clips(processor, chats, [clips[i] for i in readable], starts, direct)
     settings = sampling(model, processor, max_new_tokens, temperature)
     torch.manual_seed(seed)
     replies = draw(model, inputs.to(model.device), settings, streamer=streamer)
     texts = processor.batch_decode(replies, skip_special_tokens=True)
-    opened = thinking_opened(processor, direct)
     for i, begun, text, reply in zip(readable, starts, texts, replies):
         results[i] = {"reply": begun + text, "tokens": len(reply), "thinking_opened": opened}
     return results

@@ -104,4 +104,5 @@ def test_our_calls_name_arguments_of_unsloths_signatures(contract):
 
 
 def test_every_preset_has_a_four_bit_model_in_unsloths_mapper(contract):
-    assert contract["unmapped"] == []
+    recurrent = [name for name in PRESETS if name.startswith("qwen3.5")]  # quantised as they load
+    assert contract["unmapped"] == recurrent

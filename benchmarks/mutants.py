@@ -36,7 +36,7 @@ TARGETS = {  # module: its file, and the tests that should notice
     "route": ("rewards/route.py", ["rewards/test_route.py"]),
     "parse": ("rewards/parse.py", ["rewards/test_parse.py"]),
     "splits": ("data/splits.py", ["data/test_splits.py"]),
-    "checkpoints": ("train/checkpoints.py", ["train/test_resume.py"]),
+    "checkpoints": ("train/checkpoints.py", ["train/test_checkpoints.py"]),
 }
 HEAVY = ("numpy", "scipy.stats", "statsmodels.api", "sklearn.linear_model", "pandas", "hypothesis", "pytest")  # fmt: skip
 SLOW = "not kill_9 and not the_command"  # tests that start a process or load a model

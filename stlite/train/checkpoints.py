@@ -100,11 +100,14 @@ class CheckpointCallback(TrainerCallback):
 
 def last_checkpoint(out) -> str | None:
     """Return the newest whole checkpoint of a run folder; half-written ones are passed over."""
-    folders = list((Path(out) / "checkpoints").glob("checkpoint-*"))
-    folders.sort(key=lambda folder: int(folder.name.split("-")[1]), reverse=True)
-    for folder in folders:
-        if is_whole(folder):
-            return str(folder)
+    folders = {}
+    for folder in (Path(out) / "checkpoints").glob("checkpoint-*"):
+        step = folder.name.removeprefix("checkpoint-")
+        if step.isdigit():
+            folders[int(step)] = folder
+    for step in sorted(folders, reverse=True):
+        if is_whole(folders[step]):
+            return str(folders[step])
     return None
 
 

@@ -27,7 +27,7 @@ from stlite.train.shapes import CONFIGS, count_weights, shape
 
 DATA = Path(__file__).resolve().parent.parent / "sample_data"
 STEPS = 3
-QUESTIONS = 60
+QUESTIONS = 60  # of the accuracy; as many fit on a card in a minute or two
 COLUMNS = {
     "checks": ("check", "verdict", "found", "beside", "seconds"),
     "fits": (
@@ -76,7 +76,7 @@ def stage(group: int):
 # ---- the checks: each gives a verdict, what was found, and what to hold it against -----------------------------------
 
 
-def check_versions(model: str, tokens: int) -> dict:
+def check_versions(model: str, tokens: int, questions: int) -> dict:
     """Name versions, number format and kernels that will be used; known-bad combinations fail."""
     from stlite.train.backend import compute_dtype, versions
 
@@ -90,7 +90,7 @@ def _sdp(name: str) -> bool:
     return getattr(torch.backends.cuda, f"{name}_sdp_enabled")()
 
 
-def check_parity(model: str, tokens: int) -> dict:
+def check_parity(model: str, tokens: int, questions: int) -> dict:
     """Compare training's log-probs with a direct forward's, in the number format of this card."""
     from stlite.rewards.rewards import PRESETS
     from stlite.train import preflight
@@ -117,7 +117,7 @@ def check_parity(model: str, tokens: int) -> dict:
             "beside": rounded["no_pixels_delta"] + " without pixels"}  # fmt: skip
 
 
-def check_batch(model: str, tokens: int) -> dict:
+def check_batch(model: str, tokens: int, questions: int) -> dict:
     """Ask four questions one by one and at once: greedy replies should be equal, but for ties in 16 bits."""
     from stlite.train.generation import generate
     from stlite.train.models import compute_dtype, load
@@ -136,7 +136,7 @@ def check_batch(model: str, tokens: int) -> dict:
     }
 
 
-def check_resume(model: str, tokens: int) -> dict:
+def check_resume(model: str, tokens: int, questions: int) -> dict:
     """Kill a GRPO run after its second step and start it again: the adapter of an uninterrupted run."""
     from safetensors.torch import load_file
 
@@ -175,7 +175,7 @@ def take_steps(model: str, tokens: int, out: str, die: bool) -> None:
     stage(2)(*load(model), training_rows(STEPS), out, **settings(2, tokens, **more))
 
 
-def check_packed(model: str, tokens: int) -> dict:
+def check_packed(model: str, tokens: int, questions: int) -> dict:
     """Time log-probs and backward over eight replies to one prompt: packed, and with the prompt read for each."""
     from stlite.train import shared_prefix
     from stlite.train.generation import encode
@@ -219,7 +219,7 @@ def _time_backward(core, log_probs_of, prompt, replies: list, clip: dict) -> tup
     return log_probs.detach(), time.perf_counter() - began, dry_run.peak() / 1e9
 
 
-def check_accuracy(model: str, tokens: int) -> dict:
+def check_accuracy(model: str, tokens: int, questions: int) -> dict:
     """Ask the base a few sample questions; the verdict is that it answers, whether rightly or not."""
     from functools import partial
 
@@ -231,7 +231,7 @@ def check_accuracy(model: str, tokens: int) -> dict:
     samples = [
         s for s in read_benchmark(DATA / "benchmark", videos=DATA / "videos") if s.kind == "choice"
     ]
-    samples = samples[:: max(len(samples) // QUESTIONS, 1)][:QUESTIONS]
+    samples = samples[:: max(len(samples) // questions, 1)][:questions]
     ask = partial(generate, *load(model), videos=DATA / "videos", max_new_tokens=tokens)
     with tempfile.TemporaryDirectory() as out:
         records = evaluate(samples, ask, out, settings={"model": model}, batch=8, progress=False)
@@ -247,7 +247,7 @@ CHECKS = {
     "a reply alone is the reply in a batch": check_batch,
     "killed and gone on with": check_resume,
     "each prompt once": check_packed,
-    f"base accuracy on {QUESTIONS} sample questions": check_accuracy,
+    "base accuracy on sample questions": check_accuracy,
 }
 
 
@@ -323,10 +323,10 @@ def _last_line(done: subprocess.CompletedProcess) -> str:
     return lines[-1][:300]
 
 
-def check(name: str, model: str, tokens: int) -> dict:
+def check(name: str, *how) -> dict:
     """Do one check in its own process."""
     began = time.perf_counter()
-    done = _run("--check", json.dumps([name, model, tokens]))
+    done = _run("--check", json.dumps([name, *how]))
     row = {"check": name, "verdict": False, "found": _last_line(done)}
     if done.returncode == 0:
         row |= json.loads(done.stdout.splitlines()[-1])
@@ -372,6 +372,7 @@ def arguments() -> argparse.Namespace:
         "--groups", nargs="*", type=int, default=[0, 4, 8], help="sizes of a group; 0 is SFT"
     )
     parser.add_argument("--tokens", type=int, default=256, help="the longest reply")
+    parser.add_argument("--questions", type=int, default=QUESTIONS, help="of the base's accuracy")
     parser.add_argument("--checks", action="store_true", help="leave out the table of what fits")
     parser.add_argument(
         "--cpu", action="store_true", help="try it on the tiny preset; peaks are the process's"
@@ -402,7 +403,7 @@ def main() -> None:
     card = torch.cuda.mem_get_info()[1] / 1e9 if torch.cuda.is_available() else float("inf")
     report = {"device": versions(), "model": models[0], "checks": [], "fits": []}
     for name in CHECKS:
-        report["checks"].append(check(name, models[0], args.tokens))
+        report["checks"].append(check(name, models[0], args.tokens, args.questions))
         save(args.out, report)
         print(table(report["checks"][-1:], COLUMNS["checks"]).splitlines()[-1], flush=True)
     for model in models if not args.checks else ():

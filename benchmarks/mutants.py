@@ -39,6 +39,7 @@ TARGETS = {  # module: its file, and the tests that should notice
     "checkpoints": ("train/checkpoints.py", ["train/test_checkpoints.py"]),
 }
 HEAVY = ("numpy", "scipy.stats", "statsmodels.api", "sklearn.linear_model", "pandas", "hypothesis", "pytest")  # fmt: skip
+TRAINING = ("torch", "peft", "transformers", "trl.trainer.utils")  # what tests of `train` import
 SLOW = "not kill_9 and not the_command"  # tests that start a process or load a model
 OTHER = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -220,7 +221,8 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", choices=[*TARGETS, []], metavar="MODULE")
     args = parser.parse_args()
     sys.dont_write_bytecode = True
-    for name in HEAVY:
+    training = any("train/" in TARGETS[name][0] for name in args.modules or TARGETS)
+    for name in HEAVY + (TRAINING if training else ()):
         importlib.import_module(name)  # once, here, rather than in each child
     place = copy_of_the_package()
     try:

@@ -1,4 +1,4 @@
-"""The script for whoever has a card, on a CPU: it refuses, or measures the tiny model."""
+"""The first thirty minutes on a card, on a CPU: the script refuses, or does all of it with the tiny model."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def check(*arguments) -> subprocess.CompletedProcess:
+def run(*arguments) -> subprocess.CompletedProcess:
     """Run the script."""
     how = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), *map(str, arguments)]
@@ -21,26 +21,32 @@ def check(*arguments) -> subprocess.CompletedProcess:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_without_a_card_it_says_so():
-    done = check()
+    done = run()
     assert done.returncode == 1
     assert "no CUDA card was found; --cpu" in done.stderr
 
 
-def test_the_tiny_model_is_measured(tmp_path):
-    done = check("--cpu", "--frames", 8, "--groups", 0, 2, "--tokens", 6, "--out", tmp_path)
+def test_the_tiny_model_is_checked_and_measured_whole(tmp_path):
+    how = ["--frames", 8, "--groups", 0, 2, "--tokens", 6, "--questions", 4]
+    done = run("--cpu", *how, "--out", tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    sft, grpo = json.loads((tmp_path / "gpu_check.json").read_text())["rows"]
+    report = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert len(report["checks"]) == 6
+    assert [row["check"] for row in report["checks"] if row["verdict"] != "as expected"] == []
+    sft, grpo = report["fits"]
     assert (sft["stage"], grpo["stage"], grpo["G"]) == ("SFT", "GRPO", 2)
-    assert all(0.2 < row["peak GB"] < 20 and 0 < row["s/step"] < 60 for row in (sft, grpo)), (
-        sft,
-        grpo,
-    )
-    lines = (tmp_path / "gpu_check.md").read_text().splitlines()
-    assert lines[2].startswith("| preset | stage | frames | G |")
-    assert len({line.count("|") for line in lines[2:]}) == 1
+    for row in (sft, grpo):
+        assert 0.2 < row["peak GB"] < 20 and 0 < row["s/step"] < 60, row
+    text = (tmp_path / "gpu_check.md").read_text()
+    assert "| check | verdict | found |" in text and "| preset | stage | frames | G |" in text
+    assert " of 4 right" in text
 
 
 def test_what_cannot_be_measured_is_noted(tmp_path):
-    done = check("--cpu", "--models", "nowhere", "--frames", 8, "--groups", 0, "--out", tmp_path)
+    how = ["--models", "nowhere", "--frames", 8, "--groups", 0, "--tokens", 4]
+    done = run("--cpu", *how, "--out", tmp_path)
     assert done.returncode == 0
-    assert "found 'nowhere' |" in (tmp_path / "gpu_check.md").read_text()
+    report = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert "found 'nowhere'" in report["fits"][0]["note"]
+    failed = [row for row in report["checks"] if row["verdict"] == "LOOK HERE"]
+    assert len(failed) == 5 and "found 'nowhere'" in failed[0]["found"]

@@ -13,6 +13,7 @@ from unsloth_contract import GROUP, spread
 
 from stlite.train.grpo import grpo
 from stlite.train.models import load
+from stlite.train.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = {"qwen2": "Qwen2VL", "qwen2.5": "Qwen2_5_VL", "qwen3": "Qwen3VL"}

@@ -7,7 +7,7 @@ A name is imported when it is first used, and torch only with what needs it.
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 PLACES = {  # name: the module it is defined in
     "Sample": "stlite.data.sample",

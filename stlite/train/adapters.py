@@ -28,9 +28,9 @@ from stlite.train.presets import settings
 def merge(preset: str, adapter: str | os.PathLike, out: str | os.PathLike) -> Path:
     """Merge an adapter into its model's unquantised weights, saved in bfloat16 with the processor; returns the folder.
 
-    One file of weights at a time is in memory, 2 bytes a weight. `load` reads videos for the new folder as for
-    `preset`. Raises ValueError for 4-bit weights, for a folder in use, and for an adapter that is not plain LoRA of
-    this model; OSError where the disk has no room.
+    One file of weights at a time is in memory, 2 bytes a weight. `load` reads videos for the new
+    folder as for `preset`. Raises ValueError for 4-bit weights, for a folder in use, and for an
+    adapter that is not plain LoRA of this model; OSError where the disk has no room.
     """
     out = Path(out)
     if out.exists():
@@ -170,10 +170,11 @@ def verify(
 ) -> dict:  # fmt: skip
     """Compare a merged folder with the adapter over unquantised weights: what goes in, and log-probs of its replies.
 
-    Returns differences per token (nats) from what was trained: "mean" and "max" of the merged folder, "rounding" of
-    weights merged here and rounded to bfloat16, "adapter" of the model without its adapter; and "same", the greedy
-    replies that are equal (rounding may turn a tie). Raises RuntimeError where the processors differ, where the folder
-    is further off than rounding explains, or where it is as near to the model without the adapter as to the merge.
+    Returns differences per token (nats) from what was trained: "mean" and "max" of the merged
+    folder, "rounding" of weights merged here and rounded to bfloat16, "adapter" of the model
+    without its adapter; and "same", the greedy replies that are equal (rounding may turn a tie).
+    Raises RuntimeError where the processors differ, where the folder is further off than rounding
+    explains, or where it is as near to the model without the adapter as to the merge.
     """
 
     def write_replies(model, processor):

@@ -1,7 +1,7 @@
 """What stands under the models: Unsloth where there is a card, versions, and what is known not to work together.
 
-Whoever imports transformers, peft or trl imports this first: on CUDA Unsloth must come before them, as it replaces parts
-of them.
+Whoever imports transformers, peft or trl imports this first: on CUDA Unsloth must come before them,
+as it replaces parts of them.
 """
 
 import platform

@@ -1,7 +1,8 @@
 """Chats as text: what is asked, and what is taught, whatever a model's template opens or closes.
 
-A template may open the model's thinking (Qwen3.5 ends its prompt with `<think>`). What is taught is then the rest of the
-reply, so that it goes on from exactly the text that is asked. Whether a template thinks is set here and nowhere else.
+A template may open the model's thinking (Qwen3.5 ends its prompt with `<think>`). What is taught is
+then the rest of the reply, so that it goes on from exactly the text that is asked. Whether a
+template thinks is set here and nowhere else.
 """
 
 from stlite.rewards.parse import opens_thinking

@@ -58,7 +58,8 @@ def _is_last_step(checkpoint: str) -> bool:
 class CheckpointCallback(TrainerCallback):
     """Let checkpoints be saved between whole steps alone, and keep the random state of the last such place.
 
-    A GRPO trainer resumes by generating: where several optimizer steps share a generation, it saves after the last.
+    A GRPO trainer resumes by generating: where several optimizer steps share a generation, it saves
+    after the last.
     """
 
     def __init__(self, trainer):

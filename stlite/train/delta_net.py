@@ -1,7 +1,7 @@
 """Qwen3.5's recurrent layers (Gated DeltaNet): their states in the cache, and forked for the replies to one prompt.
 
-A mask cannot keep replies apart in a recurrent layer. In a packed sequence the layer reads the prompt once, copies its
-states for each reply, and reads the replies as a batch.
+A mask cannot keep replies apart in a recurrent layer. In a packed sequence the layer reads the
+prompt once, copies its states for each reply, and reads the replies as a batch.
 """
 
 import torch

@@ -33,8 +33,9 @@ class DoesNotFit(RuntimeError):
 def find_batch_size(trainer, build: Callable, settings: dict) -> tuple:
     """Return a trainer whose largest sample fits; out of memory, half as many rows go through one backward, twice as often.
 
-    `trainer` was made by `build(settings)`, which makes those that are tried after it. A step's rows, groups and
-    gradient stay the same. Returns (trainer, settings); raises DoesNotFit where fewer rows a backward do not help.
+    `trainer` was made by `build(settings)`, which makes those that are tried after it. A step's
+    rows, groups and gradient stay the same. Returns (trainer, settings); raises DoesNotFit where
+    fewer rows a backward do not help.
     """
     while True:
         try:
@@ -61,9 +62,10 @@ def find_batch_size(trainer, build: Callable, settings: dict) -> tuple:
 def dry_run(trainer) -> dict:
     """Take the largest sample through one forward and backward: full batch or group, completions of full length.
 
-    Gradient checkpointing is as in training. Leaves weights, random state and logs as they were. Out of memory raises
-    DoesNotFit with the setting to lower. Returns {"id", "tokens", "seconds", "predicted_seconds", "gb"}: the sample,
-    its tokens (in SFT with the reply), and the peak (of the process, on a CPU; 1e9 bytes).
+    Gradient checkpointing is as in training. Leaves weights, random state and logs as they were.
+    Out of memory raises DoesNotFit with the setting to lower. Returns {"id", "tokens", "seconds",
+    "predicted_seconds", "gb"}: the sample, its tokens (in SFT with the reply), and the peak (of the
+    process, on a CPU; 1e9 bytes).
     """
     row, tokens = find_largest(trainer)
     args = trainer.args

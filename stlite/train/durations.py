@@ -3,8 +3,9 @@
     seconds("qwen3-vl-4b", "RTX 4070")["total"]          # one GRPO step
     minutes("qwen3-vl-4b", "RTX 4070", steps=100)        # {'sft': 21.6, 'grpo': 41.5, 'evaluation': 8.2}
 
-What multiplies is counted in floating-point operations, what is written token by token in bytes read; a card's rate and
-bandwidth come from a small table. Expect the right order: a factor of two either way is no surprise.
+What multiplies is counted in floating-point operations, what is written token by token in bytes
+read; a card's rate and bandwidth come from a small table. Expect the right order: a factor of two
+either way is no surprise.
 """
 
 from stlite.train.memory import NF4, TEXT, cache_bytes, count_video_tokens
@@ -79,7 +80,8 @@ def minutes(
 ) -> dict:  # fmt: skip
     """Predict the minutes of each stage: SFT over `rows`, GRPO of `steps` (32 replies each), evaluation of `questions`.
 
-    `settings` are those of `seconds`. Evaluation writes `completion` tokens to each of `batch` questions at once.
+    `settings` are those of `seconds`. Evaluation writes `completion` tokens to each of `batch`
+    questions at once.
     """
     size = shape(preset)
     sft = seconds(preset, card, generations=0, completion=reply, rows=rows, **settings)

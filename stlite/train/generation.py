@@ -41,9 +41,9 @@ def encode(
 ):  # fmt: skip
     """Turn chats into model inputs, left-padded, with the pixels of their clips.
 
-    The clips are read by `read_clip` under the root `videos`, as `processor.reading` says. A chat that ends with a reply
-    is rendered with it; `starts` are begun replies; `direct` asks for no thinking. Raises ClipError or SampleError for a
-    video that cannot be read.
+    The clips are read by `read_clip` under the root `videos`, as `processor.reading` says. A chat
+    that ends with a reply is rendered with it; `starts` are begun replies; `direct` asks for no
+    thinking. Raises ClipError or SampleError for a video that cannot be read.
     """
     clips = [read(processor, path, videos, order) for path in video_paths(chats)]
     return encode_clips(processor, chats, clips, starts, direct)
@@ -103,8 +103,8 @@ def clip_metadata(clip: Clip) -> dict:
 def patch_video_processor(processor, videos: str | os.PathLike | None = None) -> None:
     """Make a processor read the paths of videos itself, under the root `videos`, through `read_clip`.
 
-    Only for a trainer that hands paths to the processor (Unsloth's own). The video processor becomes a subclass of the
-    same name, so that it still saves and reloads.
+    Only for a trainer that hands paths to the processor (Unsloth's own). The video processor
+    becomes a subclass of the same name, so that it still saves and reloads.
     """
     from transformers.video_utils import VideoMetadata
 
@@ -162,7 +162,8 @@ def sampling(
 ) -> dict:  # fmt: skip
     """Return every setting that decides which tokens are drawn, for evaluation and for training alike.
 
-    `temperature` 0 is greedy. Of a model's own generation settings only the ids that end a reply count.
+    `temperature` 0 is greedy. Of a model's own generation settings only the ids that end a reply
+    count.
     """
     return {
         "max_new_tokens": max_new_tokens,
@@ -248,9 +249,9 @@ def draw(
 ) -> list[list[int]]:
     """Write a reply to each prompt of the inputs: its token ids, up to and with the one that ends it.
 
-    `settings` are those of `sampling`; `cache` holds what was read of the prompts before; `streamer` is told each token
-    of a single prompt's reply. Raises FloatingPointError where logits are NaN or infinite, which a model would write as
-    "!!!!!!".
+    `settings` are those of `sampling`; `cache` holds what was read of the prompts before;
+    `streamer` is told each token of a single prompt's reply. Raises FloatingPointError where logits
+    are NaN or infinite, which a model would write as "!!!!!!".
     """
     core = bare_model(model)
     if cache is None:
@@ -295,8 +296,8 @@ def generate(
 ) -> list[dict]:  # fmt: skip
     """Reply to a batch of samples: one {"reply", "tokens"} each, or {"error"} where the video cannot be read.
 
-    `temperature` 0 is greedy; `direct` asks for the answer without thinking; `start` begins each reply;
-    `streamer` is told each token of a single reply.
+    `temperature` 0 is greedy; `direct` asks for the answer without thinking; `start` begins each
+    reply; `streamer` is told each token of a single reply.
     """
     model.eval()
     clips = [_clip_or_error(processor, sample, videos, order) for sample in samples]
@@ -327,26 +328,3 @@ def _clip_or_error(processor, sample: Sample, videos, order: str) -> Clip | Exce
         return read(processor, sample.video, videos, order)
     except (ClipError, SampleError) as error:
         return error
-
-
-# ---- a guard ---------------------------------------------------------------------------------------------------------
-
-
-def check_time(model, processor, sample: Sample, videos: str | os.PathLike | None = None) -> int:
-    """Count the distinct temporal positions a model gives a clip; fewer than its pairs of frames raise ValueError.
-
-    Qwen2.5-VL in transformers up to 5.17 gives every frame position 0 when sampled more densely than 2 a second.
-    """
-    inputs = encode(processor, [prompts.messages(sample)], videos)
-    core = bare_model(model)
-    video = {k: v for k, v in inputs.items() if k != "pixel_values_videos"}
-    positions, _ = core.model.get_rope_index(**video)
-    is_video = inputs["input_ids"][0] == processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
-    found = len(positions[0, 0][is_video].unique())
-    pairs = int(inputs["video_grid_thw"][0][0])
-    if found < pairs:
-        raise ValueError(
-            f"time axis: expected {pairs} distinct temporal positions for {pairs} pairs of frames, found {found}: the "
-            "model cannot tell their order. Sample at most 2 frames a second, or use a Qwen2-VL or Qwen3-VL model."
-        )
-    return found

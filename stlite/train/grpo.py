@@ -3,7 +3,8 @@
     model, processor = load("tiny", adapter="runs/st-cot/adapter")
     grpo(model, processor, samples, "runs/st-r1", videos="sample_data/videos")
 
-Stock TRL forgets the video after generation; this trainer shows the same pixels to every log-prob pass.
+Stock TRL forgets the video after generation; this trainer shows the same pixels to every log-prob
+pass.
 """
 
 import os
@@ -122,12 +123,13 @@ def grpo(
 ):  # fmt: skip
     """Reinforce what earns reward, by TRL's GRPO on native video; returns the PEFT model.
 
-    `rewards` is a preset ("paper", "st-r1", "st-r1-reverse") or a list of functions in TRL's shape; `settings` override
-    GRPO and go to trl's GRPOConfig. With `parity`, `check_parity` runs before the first step and stops a wrong set-up;
-    with `dry`, the default on CUDA, the largest sample is taken first, and rows a backward are halved until it fits.
-    A folder in which this was finished is used as it is; one begun with other settings is refused. Videos that cannot
-    be read stop it before the first step, or are left out with `on_bad_video="leave out"`. `trainer` "unsloth" is the
-    one that Unsloth puts in TRL's place, as it is; it reads every copy of a prompt by itself.
+    `rewards` is a preset ("paper", "st-r1", "st-r1-reverse") or a list of functions in TRL's shape;
+    `settings` override GRPO and go to trl's GRPOConfig. With `parity`, `check_parity` runs before
+    the first step and stops a wrong set-up; with `dry`, the default on CUDA, the largest sample is
+    taken first, and rows a backward are halved until it fits. A folder in which this was finished
+    is used as it is; one begun with other settings is refused. Videos that cannot be read stop it
+    before the first step, or are left out with `on_bad_video="leave out"`. `trainer` "unsloth" is
+    the one that Unsloth puts in TRL's place, as it is; it reads every copy of a prompt by itself.
     """
     functions = REWARDS[rewards] if isinstance(rewards, str) else list(rewards)
     chosen = {**GRPO, **settings}

@@ -15,8 +15,8 @@ def token_log_probs(
 ):
     """Return log-probs and entropies (N,), in float32 nats, of targets (N,) that follow hidden states (N,d).
 
-    `head` maps hidden states to logits (N,V). In the backward pass each chunk's logits are computed again, where the
-    head is frozen. Entropies have a gradient only if `entropy_gradient`.
+    `head` maps hidden states to logits (N,V). In the backward pass each chunk's logits are computed
+    again, where the head is frozen. Entropies have a gradient only if `entropy_gradient`.
     """
     frozen = not any(parameter.requires_grad for parameter in head.parameters())
     compute = Recomputed.apply if frozen else _chunk

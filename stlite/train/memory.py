@@ -4,8 +4,8 @@
     fitting_settings(8)                                      # settings that fit a card of 8 GB
     largest_batches(generations=0)                           # the largest batch for cards of 8, 12, 16, 24 GB
 
-Figures are predicted, by counting, in GB of 1e9 bytes; 1 GB of a card is left to CUDA's own context (0.3 to 0.6 GB) and
-fragmentation.
+Figures are predicted, by counting, in GB of 1e9 bytes; 1 GB of a card is left to CUDA's own context
+(0.3 to 0.6 GB) and fragmentation.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,11 @@ def plan(
 ) -> dict:  # fmt: skip
     """Predict the memory of a LoRA training step, in GB: what stays, what each phase adds, and the peak as "total".
 
-    `preset` may be a config.json as a dictionary. `batch` rows go through one backward; `generations` 0 is SFT, else
-    the groups of a step's `prompts` generate at once. `bytes_` is the size of a computed number: 2 on a card, 4 on a
-    CPU. `packed` is this package's trainer: each prompt once for its replies, logits in chunks; without it every copy
-    of a prompt is read and its logits are held, as in Unsloth's own trainer.
+    `preset` may be a config.json as a dictionary. `batch` rows go through one backward;
+    `generations` 0 is SFT, else the groups of a step's `prompts` generate at once. `bytes_` is the
+    size of a computed number: 2 on a card, 4 on a CPU. `packed` is this package's trainer: each
+    prompt once for its replies, logits in chunks; without it every copy of a prompt is read and its
+    logits are held, as in Unsloth's own trainer.
     """
     size = shape(preset)
     counts = count_weights(size)
@@ -138,10 +139,11 @@ def _tokens(run: dict) -> float:
 def _kept_numbers(size: dict, kind: str, rank: int) -> int:
     """Count the numbers that autograd keeps of one token in one layer.
 
-    Both norms' inputs and outputs; gate, its SiLU, up, and their product; LoRA's inner numbers; and of attention q, k,
-    v, its output and its copy (Korthikanti et al., arXiv 2205.05198, section 4, counted anew for RMSNorm, SwiGLU,
-    attention that keeps no scores, and frozen weights). Of a linear layer its projections before and after the
-    convolution, gates, and the chunks of 64 tokens that its recurrence multiplies.
+    Both norms' inputs and outputs; gate, its SiLU, up, and their product; LoRA's inner numbers; and
+    of attention q, k, v, its output and its copy (Korthikanti et al., arXiv 2205.05198, section 4,
+    counted anew for RMSNorm, SwiGLU, attention that keeps no scores, and frozen weights). Of a
+    linear layer its projections before and after the convolution, gates, and the chunks of 64
+    tokens that its recurrence multiplies.
     """
     rest = 4 * size["hidden"] + 4 * size["mlp"] + 7 * rank
     if kind == "full":

@@ -3,7 +3,8 @@
     model, processor = load("tiny")
     model, processor = load("qwen3-vl-4b", frames=16, adapter="runs/st-r1/adapter")
 
-Unsloth is imported on CUDA only, and before trl; everywhere else transformers and bitsandbytes do the same work.
+Unsloth is imported on CUDA only, and before trl; everywhere else transformers and bitsandbytes do
+the same work.
 """
 
 import os
@@ -43,13 +44,14 @@ def load(
 ):  # fmt: skip
     """Load a model and its processor; `processor.reading` says how clips are read for it.
 
-    `preset` is a name of PRESETS, a folder of weights, a hub id, or the folder of a run: its base model, its adapter and
-    its reading are then those that the run was trained with.
-    `backend` is "unsloth", "transformers", or "auto": Unsloth on CUDA, where it is installed. `adapter` is a folder that
-    training saved, or the name of one that was pushed ("user/name"); it stays trainable. `frames` and `max_pixels`
-    replace the preset's, or those that a pushed adapter was trained with. Returns (model, processor). Raises ValueError
-    for an unknown preset or reading, ConnectionError where the hub cannot be reached, RuntimeError where 4-bit weights
-    are not supported, FloatingPointError where the model's numbers overflow.
+    `preset` is a name of PRESETS, a folder of weights, a hub id, or the folder of a run: its base
+    model, its adapter and its reading are then those that the run was trained with. `backend` is
+    "unsloth", "transformers", or "auto": Unsloth on CUDA, where it is installed. `adapter` is a
+    folder that training saved, or the name of one that was pushed ("user/name"); it stays
+    trainable. `frames` and `max_pixels` replace the preset's, or those that a pushed adapter was
+    trained with. Returns (model, processor). Raises ValueError for an unknown preset or reading,
+    ConnectionError where the hub cannot be reached, RuntimeError where 4-bit weights are not
+    supported, FloatingPointError where the model's numbers overflow.
     """
     base, trained, run_reading = trained_run(preset)
     if adapter is None:
@@ -203,8 +205,8 @@ def _load_transformers(source: str, four_bit: bool):
     if torch.cuda.is_available():
         kwargs["device_map"] = {"": torch.cuda.current_device()}
     model = AutoModelForImageTextToText.from_pretrained(source, **kwargs)
-    # bitsandbytes 0.50 repacks weights on the first reply, in bfloat16, and then has no gradient through them: training
-    # after generating would stop
+    # bitsandbytes 0.50 repacks weights on the first reply, in bfloat16, and then has no gradient
+    # through them: training after generating would stop
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

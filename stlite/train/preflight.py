@@ -16,7 +16,7 @@ import torch
 from stlite.data import prompts, video
 from stlite.data.sample import Sample
 from stlite.train.chat import question_text, taught_text
-from stlite.train.generation import check_time, encode, read
+from stlite.train.generation import bare_model, encode, read
 
 BAD_VIDEO = ("raise", "leave out")
 CHUNK = 64  # tokens whose logits are held at once
@@ -30,7 +30,8 @@ def check_videos(
 ) -> tuple[list[Sample], list[str]]:  # fmt: skip
     """Read every video once: (the samples whose videos can be read, the ids of the others).
 
-    `on_bad_video` "raise" raises ValueError where there are others; "leave out" prints what is left out.
+    `on_bad_video` "raise" raises ValueError where there are others; "leave out" prints what is left
+    out.
     """
     if on_bad_video not in BAD_VIDEO:
         raise ValueError(
@@ -65,10 +66,32 @@ def check_times(
     check_time(model, processor, min(one_of_each.values(), key=interval), videos)
 
 
+def check_time(model, processor, sample: Sample, videos: str | os.PathLike | None = None) -> int:
+    """Count the distinct temporal positions a model gives a clip; fewer than its pairs of frames raise ValueError.
+
+    Qwen2.5-VL in transformers up to 5.17 gives every frame position 0 when sampled more densely
+    than 2 a second.
+    """
+    inputs = encode(processor, [prompts.messages(sample)], videos)
+    core = bare_model(model)
+    fields = {name: value for name, value in inputs.items() if name != "pixel_values_videos"}
+    positions, _ = core.model.get_rope_index(**fields)
+    is_video = inputs["input_ids"][0] == processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
+    found = len(positions[0, 0][is_video].unique())
+    pairs = int(inputs["video_grid_thw"][0][0])
+    if found < pairs:
+        raise ValueError(
+            f"time axis: expected {pairs} distinct temporal positions for {pairs} pairs of frames, found {found}: the "
+            "model cannot tell their order. Sample at most 2 frames a second, or use a Qwen2-VL or Qwen3-VL model."
+        )
+    return found
+
+
 def check_prompts(processor, samples: Sequence[Sample], recipe: str, direct: bool = False) -> None:
     """Refuse a chat template with which what SFT teaches does not begin with exactly the tokens that are asked.
 
-    A model so taught is asked something else later. Raises ValueError with the first row and its first such tokens.
+    A model so taught is asked something else later. Raises ValueError with the first row and its
+    first such tokens.
     """
     different = []
     for sample in samples:
@@ -131,10 +154,10 @@ def check_disk(folder: str | os.PathLike, needed: float) -> None:
 def check_parity(trainer, count: int = 2) -> dict:
     """Compare the log-probs that training gives real rollouts with those of a direct forward, and with no pixels.
 
-    Two rollouts of each of the first `count` prompts, in evaluation mode, at the trainer's temperature. In float32 every
-    token must agree to 1e-4; in lower precision the mean difference must be at most a fifth of what zeroing the pixels
-    changes. Raises RuntimeError with the likely causes. Returns {"max", "mean", "no_pixels_delta"}: differences per
-    token (nats).
+    Two rollouts of each of the first `count` prompts, in evaluation mode, at the trainer's
+    temperature. In float32 every token must agree to 1e-4; in lower precision the mean difference
+    must be at most a fifth of what zeroing the pixels changes. Raises RuntimeError with the likely
+    causes. Returns {"max", "mean", "no_pixels_delta"}: differences per token (nats).
     """
     model = trainer.model
     was_training = model.training

@@ -13,7 +13,8 @@ IN_THE_WHEEL = PACKAGE / "tiny"
 IN_THE_CHECKOUT = PACKAGE.parent / "sample_data" / "tiny"
 TINY = IN_THE_WHEEL if IN_THE_WHEEL.is_dir() else IN_THE_CHECKOUT
 READING = ("frames", "max_pixels", "multiple")
-# the paper's GRPO setting (section 4); `multiple`: both sides of a frame, in patches that are merged two by two
+# the paper's GRPO setting (section 4); `multiple`: both sides of a frame, in patches that are
+# merged two by two
 QWEN2 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 28}
 QWEN3 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 32}
 PRESETS = {
@@ -36,8 +37,9 @@ FAMILIES = {"qwen2_vl": QWEN2, "qwen2_5_vl": QWEN2, "qwen3_vl": QWEN3, "qwen3_5"
 def settings(preset: str | os.PathLike) -> dict:
     """Return a preset's source, frames, max_pixels and multiple.
 
-    A local folder is read as its stlite.json says (`merge` writes one), or as its family is; a hub id by its name.
-    Raises ValueError for an unknown name, and for a folder of a family that is not supported.
+    A local folder is read as its stlite.json says (`merge` writes one), or as its family is; a hub
+    id by its name. Raises ValueError for an unknown name, and for a folder of a family that is not
+    supported.
 
     >>> settings("tiny")["frames"]
     16

@@ -3,7 +3,8 @@
 runs/st-r1/run.json    {"training": {"made_by": {"model": …, "starting_adapter": …, "learning_rate": …}, "result": …}}
 runs/st-r1/adapter/    the trained adapter with the processor
 
-A stage that is finished is not done again; one that was begun with other settings is refused before anything runs.
+A stage that is finished is not done again; one that was begun with other settings is refused before
+anything runs.
 """
 
 import json
@@ -48,8 +49,8 @@ def describe(
 ) -> dict:  # fmt: skip
     """Say all that decides a run's course: model, starting adapter, LoRA, reading, data, seed and settings.
 
-    `stage` names the stage and what only it has (recipe, rewards, seed). Everything is by content: a folder that moved
-    is the same, other weights, rows or videos under an old name are not.
+    `stage` names the stage and what only it has (recipe, rewards, seed). Everything is by content:
+    a folder that moved is the same, other weights, rows or videos under an old name are not.
     """
     made_by = dict(stage)
     made_by["model"] = fingerprint_base(model)
@@ -136,7 +137,8 @@ def adapter_weights(model) -> dict:
 def find_finished(out: str | os.PathLike, made_by: dict, resume: bool = True) -> Path | None:
     """Return the adapter of a run that is finished and was made the same way; None where there is work to do.
 
-    Raises ValueError, naming what differs, where the folder holds a run or checkpoints that were made otherwise.
+    Raises ValueError, naming what differs, where the folder holds a run or checkpoints that were
+    made otherwise.
     """
     out = Path(out)
     if not resume:
@@ -253,7 +255,8 @@ def begin(
 def adapted(model, add_lora: Callable, *how) -> Iterator[PeftModel]:
     """Give a model with its adapter; where training stops short, the model is left as it came.
 
-    What was trained by then is in the checkpoints: the same call with the same model goes on from them.
+    What was trained by then is in the checkpoints: the same call with the same model goes on from
+    them.
     """
     had_adapter = hasattr(model, "peft_config")
     trained = add_lora(model, *how)
@@ -329,7 +332,8 @@ def float32_adapter(model) -> None:
 def finish(trainer, out: str | os.PathLike, result: dict):
     """Save adapter, processor, log and result together; return the model in evaluation mode.
 
-    run.json is written when all else is in place: a run killed before that goes on from its last checkpoint.
+    run.json is written when all else is in place: a run killed before that goes on from its last
+    checkpoint.
     """
     out = Path(out)
     unfinished = out / "adapter.part"

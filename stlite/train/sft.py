@@ -3,7 +3,8 @@
     model, processor = load("tiny")
     sft(model, processor, samples, "runs/st-cot", videos="sample_data/videos")
 
-Saves adapter and processor together under the run's folder, goes on where it was stopped, and is not done twice.
+Saves adapter and processor together under the run's folder, goes on where it was stopped, and is
+not done twice.
 """
 
 import os
@@ -95,11 +96,11 @@ def sft(
     """Teach replies with QLoRA; `recipe` is "st-cot", "forward-cot" or "label"; returns the PEFT model.
 
     With `direct` the questions ask for the answer alone: so the paper trained label SFT, which then
-    need not unlearn to think where it is asked to.
-    `settings` override SFT and go to transformers' TrainingArguments. The loss is on the assistant's tokens only. With
-    `dry`, the default on CUDA, the largest sample is taken first, and rows a backward are halved until it fits. A
-    folder in which this was finished is used as it is; one begun with other settings is refused. Videos that cannot be
-    read stop it before the first step, or are left out with `on_bad_video="leave out"`.
+    need not unlearn to think where it is asked to. `settings` override SFT and go to transformers'
+    TrainingArguments. The loss is on the assistant's tokens only. With `dry`, the default on CUDA,
+    the largest sample is taken first, and rows a backward are halved until it fits. A folder in
+    which this was finished is used as it is; one begun with other settings is refused. Videos that
+    cannot be read stop it before the first step, or are left out with `on_bad_video="leave out"`.
     """
     chosen = {**SFT, **settings}
     with runs.adapted(model, add_lora, lora, seed) as model:

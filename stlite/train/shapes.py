@@ -69,9 +69,10 @@ CONFIGS = {  # the config.json of each model on the hub
 def shape(preset: str | dict) -> dict:
     """Return a model's sizes: a preset's, or those that the config.json of a local folder says, or that dictionary.
 
-    Widths: hidden, q and kv (all heads together), key and value (of linear layers, all heads), mlp. Counts: layers of
-    either kind, vocab, kernel, value_heads. "tower": its depth, width, mlp, patch, mergers and positions. Raises
-    ValueError for an unknown preset, and for a folder of another family.
+    Widths: hidden, q and kv (all heads together), key and value (of linear layers, all heads), mlp.
+    Counts: layers of either kind, vocab, kernel, value_heads. "tower": its depth, width, mlp,
+    patch, mergers and positions. Raises ValueError for an unknown preset, and for a folder of
+    another family.
     """
     if isinstance(preset, dict):
         return read_config(preset, "config")

@@ -1,9 +1,11 @@
 """Each prompt once for its replies: in generation through a cache, in log-prob passes as one packed sequence.
 
-    [prompt | reply 1 | reply 2 | ... ]     a reply sees the prompt and itself; its positions go on from the prompt's end
+    [prompt | reply 1 | reply 2 | ... ]     a reply sees the prompt and itself; its positions go on
+    from the prompt's end
 
-The packed pass needs no cache, so that gradient checkpointing may stay on. Log-probs and gradients equal those of a
-pass over every copy of the prompt; with dropout, the replies share what is dropped of the prompt.
+The packed pass needs no cache, so that gradient checkpointing may stay on. Log-probs and gradients
+equal those of a pass over every copy of the prompt; with dropout, the replies share what is dropped
+of the prompt.
 """
 
 import torch
@@ -66,8 +68,8 @@ def packed_log_probs(
 ):
     """Return log-probs and entropies of all tokens of the replies (sum of their lengths,), one after another.
 
-    core: the model without its adapter's wrapper. prompt: ids (P,). replies: ids (C,) each. clip: the prompt's video
-    tensors.
+    core: the model without its adapter's wrapper. prompt: ids (P,). replies: ids (C,) each. clip:
+    the prompt's video tensors.
     """
     packed = torch.cat([prompt, *replies])
     output = core.model(
@@ -108,7 +110,8 @@ def _tokens_before(start: int, replies: list) -> torch.Tensor:
 def _packed_mask(core, start: int, replies: list):
     """Return the mask under which a reply sees the prompt and itself; a single reply needs none.
 
-    Attention takes a mask (1,1,L,L); recurrent layers take the lengths of prompt and replies (see `delta_net`).
+    Attention takes a mask (1,1,L,L); recurrent layers take the lengths of prompt and replies (see
+    `delta_net`).
     """
     if len(replies) == 1:
         return None
@@ -153,8 +156,8 @@ def separate_log_probs(
 def read_prompts(core, ids, mask, clips: dict, copies: list[int], cache):
     """Read different prompts but for their last token, and give each copy of them its part of the cache.
 
-    ids, mask: (U,P), left-padded. copies: for each reply to be written, which prompt it is a copy of. The first pass of
-    generation then reads the last token alone. Returns the cache.
+    ids, mask: (U,P), left-padded. copies: for each reply to be written, which prompt it is a copy
+    of. The first pass of generation then reads the last token alone. Returns the cache.
     """
     positions = prompt_positions(core, ids, mask, clips)
     kinds = (ids == core.config.video_token_id).int() * VIDEO

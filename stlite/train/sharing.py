@@ -99,8 +99,8 @@ def prepare(folder: str | os.PathLike, out: str | os.PathLike) -> Path:
 def adapter_folder(adapter: str | os.PathLike) -> Path:
     """Return the folder of an adapter: a local one, or one of the hub, downloaded.
 
-    Only safetensors, JSON and text are downloaded. Raises ValueError where there are no safetensors,
-    ConnectionError where the hub may not be reached.
+    Only safetensors, JSON and text are downloaded. Raises ValueError where there are no
+    safetensors, ConnectionError where the hub may not be reached.
     """
     local = Path(adapter)
     if not local.is_dir():

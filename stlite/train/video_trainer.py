@@ -2,8 +2,8 @@
 
     VideoGRPOTrainer(model, videos="sample_data/videos", args=config, reward_funcs=functions, train_dataset=rows, ...)
 
-Stock TRL forgets the video after generation, and shuffles the copies of a prompt apart. It is the class that TRL ships
-on every route: Unsloth, once imported, has put its own in TRL's place.
+Stock TRL forgets the video after generation, and shuffles the copies of a prompt apart. It is the
+class that TRL ships on every route: Unsloth, once imported, has put its own in TRL's place.
 """
 
 import importlib.util
@@ -54,8 +54,8 @@ GRPOConfig = _as_shipped("grpo_config").GRPOConfig
 class VideoGRPOTrainer(_as_shipped("grpo_trainer").GRPOTrainer):
     """TRL's GRPO trainer on video: each prompt is processed, and read in every pass, once for its G copies.
 
-    A generation's rows keep their order of generation in the column "row", by which passes over some of them find the
-    clips. `videos` is the root that paths of videos start from.
+    A generation's rows keep their order of generation in the column "row", by which passes over
+    some of them find the clips. `videos` is the root that paths of videos start from.
     """
 
     def __init__(self, model, videos: str | os.PathLike | None = None, **kwargs):

@@ -1,10 +1,10 @@
 """The vision tower once: a frozen tower encodes each clip a single time, for every copy, pass, epoch and run.
 
-    cache = cache_vision_features(model)          # `load` does it
-    cache.rows_requested, cache.rows_computed     # rows of patches asked for, and rows the tower was really run on
+    cache = cache_vision_features(model)          # `load` does it cache.rows_requested,
+    cache.rows_computed     # rows of patches asked for, and rows the tower was really run on
 
-A clip is known by its pixels' content, so nothing else has to be told which clip it is; while vision layers train, the
-tower runs as if there were no cache.
+A clip is known by its pixels' content, so nothing else has to be told which clip it is; while
+vision layers train, the tower runs as if there were no cache.
 """
 
 from collections import OrderedDict
@@ -126,7 +126,8 @@ class VisionFeatureCache:
 def cache_vision_features(model, folder: Path | None = None) -> VisionFeatureCache:
     """Make a model's vision tower encode each clip once; features are kept under `folder` (default: the clip cache).
 
-    Features equal the plain tower's (float32: to rounding). Returns the cache; a model that has one gives it back.
+    Features equal the plain tower's (float32: to rounding). Returns the cache; a model that has one
+    gives it back.
     """
     tower = next(module for name, module in model.named_modules() if name.endswith("visual"))
     if not hasattr(tower, "feature_cache"):

@@ -114,7 +114,8 @@ class Notebook:
 def setup(model: str = "tiny", **choices) -> Notebook:
     """Print what runs here and the choices made, and return the folders and choices of a notebook.
 
-    `STLITE_DATA`, `STLITE_RUNS` (folders) and `STLITE_SMOKE` (few questions) are read from the environment.
+    `STLITE_DATA`, `STLITE_RUNS` (folders) and `STLITE_SMOKE` (few questions) are read from the
+    environment.
     """
     from stlite.train.backend import versions  # torch
     from stlite.train.presets import settings

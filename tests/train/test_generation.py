@@ -15,7 +15,6 @@ from stlite.data.video import ClipError, read_clip
 from stlite.rewards.parse import parse
 from stlite.train.generation import (
     RoomyLayer,
-    check_time,
     clip_metadata,
     cut_at_end,
     encode,
@@ -259,19 +258,3 @@ def test_a_cache_with_room_gives_the_logits_of_the_plain_one(tiny, training, vid
         found.append(logits)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found, strict=True))
     assert found[0][6].std() > 0.1
-
-
-# ---- the guard of the time axis --------------------------------------------------------------------------------------
-
-
-def test_the_tiny_model_tells_frames_apart(tiny, training, videos):
-    assert check_time(*tiny, training[0], videos) == 8
-
-
-def test_collapsed_time_is_an_error_with_its_fix(training, videos, tmp_path):
-    """Qwen2.5-VL gives every pair of frames position 0 when they are less than half a second apart."""
-    model, processor = load(
-        str(architecture("qwen2.5", tmp_path)), four_bit=False, frames=64, max_pixels=56 * 56
-    )
-    with pytest.raises(ValueError, match="distinct temporal positions.*at most 2 frames a second"):
-        check_time(model, processor, training[0], videos)

@@ -149,6 +149,19 @@ def test_a_time_axis_that_collapses_stops_both_stages_before_their_first_step(
             stage(model, processor, [slow, fast, slow], tmp_path / stage.__name__, **how, **more)
 
 
+def test_the_tiny_model_tells_frames_apart(tiny, training, videos):
+    assert preflight.check_time(*tiny, training[0], videos) == 8
+
+
+def test_collapsed_time_is_an_error_with_its_fix(training, videos, tmp_path):
+    """Qwen2.5-VL gives every pair of frames position 0 when they are less than half a second apart."""
+    model, processor = load(
+        str(architecture("qwen2.5", tmp_path)), four_bit=False, frames=64, max_pixels=56 * 56
+    )
+    with pytest.raises(ValueError, match="distinct temporal positions.*at most 2 frames a second"):
+        preflight.check_time(model, processor, training[0], videos)
+
+
 # ---- prompts ---------------------------------------------------------------------------------------------------------
 
 

@@ -104,10 +104,13 @@ def grpo_command(argv: list[str]) -> None:
     """Reinforce what earns reward, on one card or several."""
     parser = _train_parser("grpo", grpo_command)
     parser.add_argument("--rewards", default="st-r1", choices=REWARDS)
+    parser.add_argument(
+        "--temporal", action="store_true", help="reward right replies that need the frames' order"
+    )
     args = parser.parse_intermixed_args(argv)
     from stlite.train.grpo import grpo
 
-    _train(grpo, args, rewards=args.rewards)
+    _train(grpo, args, rewards=args.rewards, temporal=args.temporal)
 
 
 def _train(stage, args: argparse.Namespace, **options) -> None:

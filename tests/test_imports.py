@@ -73,6 +73,7 @@ ROOMS = {
         "chat",
         "models",
         "generation",
+        "temporal",
         "log_probs",
         "shared_prefix",
         "video_trainer",

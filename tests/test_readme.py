@@ -239,7 +239,7 @@ def test_the_picture_shows_reverse_thinking():
     assert parse(reply).steps == sample.steps_forward
     reading = {key: settings("tiny")[key] for key in READING}
     clip = read_clip(sample.video, root=data / "videos", **reading)
-    (path,) = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
+    path = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)[0]
     shipped = grey((ROOT / path).read_bytes())
     drawn = grey(figures.png(plots.chain(clip, sample, reply)))
     assert shipped.shape == drawn.shape

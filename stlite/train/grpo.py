@@ -30,6 +30,7 @@ from stlite.train import checkpoints, runs
 from stlite.train.chat import thinking_opened
 from stlite.train.dry_run import clear_logs
 from stlite.train.preflight import check_parity, check_times, check_videos
+from stlite.train.temporal import make_temporal_reward
 
 COLUMNS = ("id", *REWARD_COLUMNS, "question")
 
@@ -119,7 +120,7 @@ def grpo(
     model, processor, samples: Sequence[Sample], out: str | os.PathLike, videos: str | os.PathLike | None = None,
     rewards: str | Sequence[Callable] = "st-r1", lora: str = "default", seed: int = 0, callbacks: Sequence = (),
     parity: bool = True, resume: bool = True, dry: bool | None = None, on_bad_video: str = "raise",
-    trainer: str = "stlite", **settings,
+    trainer: str = "stlite", temporal: bool = False, **settings,
 ):  # fmt: skip
     """Reinforce what earns reward, by TRL's GRPO on native video; returns the PEFT model.
 
@@ -130,9 +131,12 @@ def grpo(
     is used as it is; one begun with other settings is refused. Videos that cannot be read stop it
     before the first step, or are left out with `on_bad_video="leave out"`. `trainer` "unsloth" is
     the one that Unsloth puts in TRL's place, as it is; it reads every copy of a prompt by itself.
+    `temporal` adds T-GRPO's bonus for right replies that need the order of the frames.
     """
-    functions = REWARDS[rewards] if isinstance(rewards, str) else list(rewards)
+    functions = list(REWARDS[rewards] if isinstance(rewards, str) else rewards)
     chosen = {**GRPO, **settings}
+    if temporal:
+        functions.append(make_temporal_reward(model, processor, samples, videos, chosen))
     stage = {"stage": "grpo", "trainer": trainer, "seed": seed}
     stage["rewards"] = [function.__name__ for function in functions]
     with runs.adapted(model, add_lora, lora, seed) as model:

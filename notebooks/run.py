@@ -171,11 +171,23 @@ def run(numbers: list[str], keep: bool) -> None:
     )
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes, {peak:.1f} GB at the most")
     if (runs / "report.txt").exists():
-        print(
-            (runs / "report.txt").read_text(),
-            f"report: {os.path.relpath(runs / 'report.html')}",
-            sep="\n",
-        )
+        print(summary(runs), f"report: {os.path.relpath(runs / 'report.html')}", sep="\n\n")
+
+
+def summary(runs: Path) -> str:
+    """Return the sentences about accuracy, what GRPO added to SFT, and the table of runs, which stands last."""
+    sys.path.insert(0, str(HERE.parent))
+    from stlite import report
+    from stlite.eval.render import text
+
+    blocks = (runs / "report.txt").read_text().strip().split("\n\n")
+    sentences = [
+        line for line in blocks[0].splitlines() if " answers " in line and "Columns:" not in line
+    ]
+    stages = {name: runs / name for name in ("st-cot", "st-r1")}
+    if all((folder / "adapter").is_dir() for folder in stages.values()):
+        sentences += [line for line in text(report(stages)).splitlines() if " than st-cot" in line]
+    return "\n".join(sentences) + "\n\n" + blocks[-1]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ template thinks is set here and nowhere else.
 from stlite.rewards.parse import opens_thinking
 
 OPENING_TAG = "<think>"
+PROBE = [{"role": "user", "content": [{"type": "text", "text": "Where?"}]}]  # to look at a template
 MARK = "\u241erest\u241e"  # stands for a reply, to see what a template writes after it
 VISION_TOKENS = ("<|vision_start|>", "<|video_pad|>", "<|vision_end|>")
 
@@ -44,8 +45,11 @@ def taught_text(processor, chat: list[dict], reply: str, direct: bool = False) -
             f"chat template: it opens the thinking with {OPENING_TAG}, and the reply to be taught does not think: "
             f"{reply[:80]!r}. Teach it under the direct question (direct=True)"
         )
-    answer = {"role": "assistant", "content": [{"type": "text", "text": reply}]}
-    return render(processor, [*chat, answer], direct)
+    return render(processor, [*chat, _answer(reply)], direct)
+
+
+def _answer(text: str) -> dict:
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
 def rest_of(reply: str, question: str) -> str:
@@ -63,9 +67,8 @@ def rest_of(reply: str, question: str) -> str:
 
 def end_of_reply(processor, chat: list[dict], direct: bool = False) -> str:
     """Return what a template writes after a reply: the token that ends it, and often a line break."""
-    answer = {"role": "assistant", "content": [{"type": "text", "text": MARK}]}
     text = processor.apply_chat_template(
-        [*chat, answer], tokenize=False, **_switch(processor, direct)
+        [*chat, _answer(MARK)], tokenize=False, **_switch(processor, direct)
     )
     _, mark, end = text.rpartition(MARK)
     if not mark:
@@ -75,8 +78,7 @@ def end_of_reply(processor, chat: list[dict], direct: bool = False) -> str:
 
 def thinking_opened(processor, direct: bool = False) -> bool:
     """Return whether the model's template opens the thinking of a reply."""
-    chat = [{"role": "user", "content": [{"type": "text", "text": "Where?"}]}]
-    return opens_thinking(question_text(processor, chat, direct))
+    return opens_thinking(question_text(processor, PROBE, direct))
 
 
 def check_processor(processor, name: str) -> None:
@@ -85,12 +87,11 @@ def check_processor(processor, name: str) -> None:
     missing = [token for token in VISION_TOKENS if token not in known]
     if missing:
         raise ValueError(
-            f"{name}: expected a tokenizer with the tokens {', '.join(VISION_TOKENS)}, found none of {missing}: is this "
+            f"{name}: expected a tokenizer with the tokens {', '.join(VISION_TOKENS)}, found no {', '.join(missing)}: is this "
             "a model that sees?"
         )
-    chat = [{"role": "user", "content": [{"type": "text", "text": "Where?"}]}]
-    plain = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=False)
-    if question_text(processor, chat) == plain:
+    plain = processor.apply_chat_template(PROBE, tokenize=False, add_generation_prompt=False)
+    if question_text(processor, PROBE) == plain:
         raise ValueError(
             f"{name}: expected a chat template that opens the assistant's turn (add_generation_prompt), found one that "
             "does not: replies would not be asked for"

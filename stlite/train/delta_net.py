@@ -14,9 +14,8 @@ from transformers.cache_utils import Cache, LinearAttentionLayer
 
 LINEAR = "linear_attention"
 DELTA_NET = "Qwen3_5GatedDeltaNet"
-SHORTEST = (
-    2  # tokens: a layer given one token and a state writes into that state, which has no gradient
-)
+# tokens: a layer given one token and a state writes into that state, which has no gradient
+SHORTEST = 2
 
 
 class RecurrentLayer(LinearAttentionLayer):

@@ -33,6 +33,7 @@ from stlite.train.preflight import check_parity, check_times, check_videos
 from stlite.train.temporal import make_temporal_reward
 
 COLUMNS = ("id", *REWARD_COLUMNS, "question")
+LOGGED = ("id", "thinking_opened")  # of each row, kept beside its completion
 
 GRPO = {
     "num_train_epochs": 1,  # as the paper
@@ -50,17 +51,15 @@ GRPO = {
 }
 
 
-def rows(samples: Sequence[Sample], thinking_opened: bool = False) -> Dataset:
+def rows(samples: Sequence[Sample], opened: bool = False) -> Dataset:
     """Turn samples into TRL's rows: plain columns, with the messages built when a row is read.
 
-    `thinking_opened`: whether the model's template opens the thinking, which rewards must know.
+    `opened`: whether the model's template opens the thinking, which rewards must know.
     """
     chats = {sample.id: prompts.messages(sample) for sample in samples}
     if len(chats) != len(samples):
         raise ValueError(f"id: expected {len(samples)} different ids, found {len(chats)}")
-    plain = Dataset.from_list(
-        [{**_row(sample), "thinking_opened": thinking_opened} for sample in samples]
-    )
+    plain = Dataset.from_list([{**_row(sample), "thinking_opened": opened} for sample in samples])
 
     def transform(batch):
         return {**batch, "prompt": [chats[i] for i in batch["id"]]}
@@ -78,13 +77,14 @@ def _row(sample: Sample) -> dict:
     return row
 
 
-def log_ids(reward: Callable) -> Callable:
-    """Make a reward leave the id of each row's sample beside its completion, which TRL itself forgets."""
+def log_columns(reward: Callable) -> Callable:
+    """Make a reward leave beside each completion what TRL itself forgets: see LOGGED."""
 
     @wraps(reward)
-    def noted(*args, id, log_extra, **kwargs):
-        log_extra("id", list(id))
-        return reward(*args, id=id, log_extra=log_extra, **kwargs)
+    def noted(*args, log_extra, **columns):
+        for name in LOGGED:
+            log_extra(name, list(columns[name]))
+        return reward(*args, log_extra=log_extra, **columns)
 
     return noted
 
@@ -101,7 +101,7 @@ class Completions(TrainerCallback):
         logs = self.trainer._logs
         if not logs["completion"] or not state.is_world_process_zero:
             return clear_logs(logs)
-        table = {"id": list(logs["extra"]["id"])}
+        table = {name: list(logs["extra"][name]) for name in LOGGED}
         for name in ("prompt", "completion"):
             table[name] = list(logs[name])
         for name, values in logs["rewards"].items():
@@ -174,7 +174,7 @@ def make_trainer(
     parts = {
         "model": model,
         "args": config,
-        "reward_funcs": [log_ids(functions[0]), *functions[1:]],
+        "reward_funcs": [log_columns(functions[0]), *functions[1:]],
         "train_dataset": rows(samples, thinking_opened(processor)),
         "processing_class": processor,
         "callbacks": [*callbacks, completions],

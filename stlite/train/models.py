@@ -19,7 +19,7 @@ from stlite.train.backend import UNSLOTH, compute_dtype, unseen_card
 from stlite.train.chat import check_processor
 from stlite.train.delta_net import fork_states
 from stlite.train.presets import PRESETS, READING, settings, trained_run
-from stlite.train.sharing import adapter_folder, adapter_reading, model_folder
+from stlite.train.sharing import adapter_folder, adapter_reading, is_hub_name, model_folder
 from stlite.train.vision_cache import cache_vision_features
 
 HUB_SECONDS = 4  # how long the hub may take to answer
@@ -61,7 +61,8 @@ def load(
         run_reading = run_reading or adapter_reading(adapter)
     frames = run_reading.get("frames") if frames is None else frames
     max_pixels = run_reading.get("max_pixels") if max_pixels is None else max_pixels
-    preset = model_folder(preset)
+    if is_hub_name(preset):
+        preset = model_folder(preset, online=_refuse_unreachable(preset))
     chosen = settings(preset)
     reading = _reading(chosen, frames, max_pixels)
     if unseen_card():
@@ -112,11 +113,8 @@ def _announce(preset: str, source: str, four_bit: bool) -> None:
     if Path(source).is_dir():
         return
     there = _is_downloaded(source)
-    if not there and not _hub_answers():
-        raise ConnectionError(
-            f"{source}: not on this machine, and huggingface.co does not answer. Connect to the network, or download it "
-            f"elsewhere and give its folder: load('path/to/{source.split('/')[-1]}')"
-        )
+    if not there:
+        _refuse_unreachable(source)
     if torch.cuda.is_available() and there:
         return
     size = (
@@ -131,6 +129,17 @@ def _announce(preset: str, source: str, four_bit: bool) -> None:
         else "on the CPU, as no CUDA card is seen: slow, for a try only"
     )
     print(f"{source}: {download}; runs {device}, {'in 4 bits' if four_bit else 'unquantised'}")
+
+
+def _refuse_unreachable(source: str) -> bool:
+    """Return whether the hub answers; refuse a model that is neither there nor to be had."""
+    online = _hub_answers()
+    if not online and not _is_downloaded(source):
+        raise ConnectionError(
+            f"{source}: not on this machine, and huggingface.co does not answer. Connect to the network, or download it "
+            f"elsewhere and give its folder: load('path/to/{source.split('/')[-1]}')"
+        )
+    return online
 
 
 def _is_downloaded(source: str) -> bool:

@@ -106,8 +106,8 @@ def check_prompts(processor, samples: Sequence[Sample], recipe: str, direct: boo
     raise ValueError(
         f"chat template: in {len(different)} of {len(samples)} rows the taught conversation does not begin with the "
         f"prompt. {name}: from token {place} on, asked {decode(asked[place : place + 12])!r}, "
-        f"taught {decode(taught[place : place + 12])!r}. The template writes something else before a reply that is "
-        "given than before one that is to come (often its thinking switch)"
+        f"taught {decode(taught[place : place + 12])!r}. The end of the prompt and the start of the "
+        "reply become one token: let the template end its prompt with a line break or a special token"
     )
 
 

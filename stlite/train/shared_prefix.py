@@ -1,9 +1,8 @@
 """Each prompt once for its replies: in generation through a cache, in log-prob passes as one packed sequence.
 
-    [prompt | reply 1 | reply 2 | ... ]     a reply sees the prompt and itself; its positions go on
-    from the prompt's end
+    [prompt | reply 1 | reply 2 | ... ]
 
-The packed pass needs no cache, so that gradient checkpointing may stay on. Log-probs and gradients
+A reply sees the prompt and itself; its positions go on from the prompt's end. The packed pass needs no cache, so that gradient checkpointing may stay on. Log-probs and gradients
 equal those of a pass over every copy of the prompt; with dropout, the replies share what is dropped
 of the prompt.
 """

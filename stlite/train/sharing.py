@@ -118,26 +118,30 @@ def adapter_reading(adapter: str | os.PathLike) -> dict:
     return _json(Path(adapter, "stlite.json"))
 
 
-def model_folder(name: str | os.PathLike) -> str:
-    """Return the downloaded folder of a merged model that was pushed; any other name as it is.
-
-    Its stlite.json says how clips are read, which a name on the hub does not.
-    """
+def is_hub_name(name: str | os.PathLike) -> bool:
+    """Return whether a name is that of a model on the hub, "user/name", and not of a folder here."""
     name = str(name)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).is_dir():
-        return name
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).is_dir()
+
+
+def model_folder(name: str, online: bool) -> str:
+    """Return the downloaded folder of a merged model that was pushed; any other hub name as it is.
+
+    Its stlite.json says how clips are read, which a name on the hub does not. Not `online`, only
+    what was downloaded before counts.
+    """
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
     try:
-        hf_hub_download(name, "stlite.json")
+        hf_hub_download(name, "stlite.json", local_files_only=not online)
     except (EntryNotFoundError, RepositoryNotFoundError):
         return name
-    return snapshot_download(name, allow_patterns=list(DOWNLOADED))
+    return snapshot_download(name, allow_patterns=list(DOWNLOADED), local_files_only=not online)
 
 
 def _download(name: str) -> Path:
-    if name.count("/") != 1 or name.startswith(("/", ".", "~")):
+    if not is_hub_name(name):
         raise ValueError(f"adapter: expected a folder or a name like 'user/name', found {name!r}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError

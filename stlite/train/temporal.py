@@ -4,6 +4,7 @@ For each prompt, half as many replies are drawn with the frames shuffled. Where 
 film in its order are right clearly more often, the right ones earn a bonus (arXiv 2503.21776).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -29,19 +30,30 @@ def make_temporal_reward(
     def temporal_reward(completions, *, id, trainer_state=None, **columns) -> list[float | None]:
         ordered = accuracy_reward(completions, **columns)
         step = trainer_state.global_step if trainer_state else 0
+        half = [by_id[name] for name in halve(id)]
+        shuffled = score_shuffled(model, processor, half, videos, step, sampling)
         rewards = [None] * len(ordered)
         for name in dict.fromkeys(id):
             places = [place for place, other in enumerate(id) if other == name]
-            count = max(len(places) // 2, 1)
-            shuffled = score_shuffled(
-                model, processor, [by_id[name]] * count, videos, step, sampling
-            )
-            scores = temporal_contrast([ordered[place] for place in places], shuffled)
+            beside = [score for sample, score in zip(half, shuffled) if sample.id == name]
+            scores = temporal_contrast([ordered[place] for place in places], beside)
             for place, score in zip(places, scores):
                 rewards[place] = score
         return rewards
 
     return temporal_reward
+
+
+def halve(ids: Sequence[str]) -> list[str]:
+    """Return each id half as often, and at least once.
+
+    >>> halve(["a", "a", "a", "a", "b"])
+    ['a', 'a', 'b']
+    """
+    half = []
+    for name, count in Counter(ids).items():
+        half += [name] * max(count // 2, 1)
+    return half
 
 
 def score_shuffled(

@@ -60,11 +60,12 @@ class VideoGRPOTrainer(_as_shipped("grpo_trainer").GRPOTrainer):
 
     def __init__(self, model, videos: str | os.PathLike | None = None, **kwargs):
         self.videos = videos
-        self.clips: list[
-            dict
-        ] = []  # video tensors of each row of this generation, shared by copies
-        self.copies: list[int] = []  # which different prompt each row is a copy of
-        self.rows: list[int] = []  # the rows that the next log-prob pass is about
+        # of each row of this generation: its video tensors, shared by copies
+        self.clips: list[dict] = []
+        # and which different prompt it is a copy of
+        self.copies: list[int] = []
+        # the rows that the next log-prob pass is about
+        self.rows: list[int] = []
         super().__init__(model=model, **kwargs)
         args = self.args
         self.sampling = sampling(

@@ -1,7 +1,8 @@
 """The vision tower once: a frozen tower encodes each clip a single time, for every copy, pass, epoch and run.
 
-    cache = cache_vision_features(model)          # `load` does it cache.rows_requested,
-    cache.rows_computed     # rows of patches asked for, and rows the tower was really run on
+    cache = cache_vision_features(model)  # `load` does it
+    cache.rows_requested  # rows of patches asked for
+    cache.rows_computed   # rows that the tower was really run on
 
 A clip is known by its pixels' content, so nothing else has to be told which clip it is; while
 vision layers train, the tower runs as if there were no cache.

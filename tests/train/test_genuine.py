@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import clips
+import pandas
 import pytest
 from genuine import genuine_tokenizer
 from random_models import KINDS, genuine_architecture
@@ -115,6 +116,8 @@ def test_both_stages_merge_and_evaluation_run(source, rows, films, four_bit, tmp
     )  # fmt: skip
     training = json.loads((tmp_path / "grpo" / "run.json").read_text())["training"]
     assert training["result"]["parity"]["max"] <= 1e-4
+    kept = pandas.concat(map(pandas.read_parquet, (tmp_path / "grpo" / "completions").iterdir()))
+    assert set(kept["thinking_opened"]) == {kind == "qwen3.5"}
     ask = partial(generate, model, processor, videos=films, max_new_tokens=6)
     replies = evaluate(rows[:3], ask, tmp_path / "eval", progress=False)
     assert all(row["tokens"] <= 6 and row["reason"] != "failed" for row in replies)

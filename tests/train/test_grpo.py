@@ -177,6 +177,7 @@ def test_grpo_takes_steps_on_video_and_keeps_what_it_saw(training, videos, tmp_p
         f.__name__ for f in PRESETS["st-r1-reverse"]
     } <= set(kept)
     assert len(kept) == 2 * 4
+    assert not kept["thinking_opened"].any()
     assert set(kept["id"]) <= {s.id for s in training[:4]}
     assert all(
         prompts.problem(s)[:40] in p

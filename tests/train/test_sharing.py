@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from stlite.eval.evaluate import evaluate
 from stlite.eval.run_folder import fingerprint, write_run
+from stlite.train import models
 from stlite.train.models import load
 from stlite.train.presets import PRESETS
 from stlite.train.sft import sft
@@ -167,7 +168,7 @@ def test_a_merged_model_by_name_is_read_as_it_was_trained(tmp_path, monkeypatch)
     """A name on the hub does not say the frames; the stlite.json beside the weights does."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert model_folder("you/walks") == "you/walks"
+    assert model_folder("you/walks", online=False) == "you/walks"
     repository = tmp_path / "models--you--walks"
     snapshot = repository / "snapshots" / ("0" * 40)
     (repository / "refs").mkdir(parents=True)
@@ -177,6 +178,18 @@ def test_a_merged_model_by_name_is_read_as_it_was_trained(tmp_path, monkeypatch)
     (snapshot / "stlite.json").write_text(json.dumps(reading))
     _, processor = load("you/walks", four_bit=False)
     assert processor.reading == reading
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_for_files(monkeypatch):
+    """Each such request is tried again and again: half a minute, where one sign of life is asked for."""
+    requests = []
+    monkeypatch.setattr(models, "_hub_answers", lambda: False)
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *names, **how: requests.append(names)
+    )
+    with pytest.raises(ConnectionError, match="nobody/walks: not on this machine"):
+        load("nobody/walks")
+    assert requests == []
 
 
 @pytest.mark.parametrize("name", ["missing", "/no/folder", "../folder", "a/b/c"])

@@ -30,13 +30,14 @@ def reward(tiny, training, videos, group, right):
 
 
 def test_right_replies_earn_where_shuffled_frames_mislead(tiny, training, videos):
-    """By hand: the shuffled replies are drawn again, and their accuracy decides for each prompt."""
+    """By hand: the same shuffled replies are drawn again; their accuracy decides for each prompt."""
     choices = [sample for sample in training if sample.kind == "choice"][:2]
     group = [sample for sample in choices for _ in range(4)]
     found = reward(tiny, training, videos, group, [True, True, True, False] * 2)
+    half = [sample for sample in choices for _ in range(2)]
+    drawn = generate(*tiny, half, order="shuffled", videos=videos, seed=0, **SAMPLING)
     for place, sample in enumerate(choices):
-        drawn = generate(*tiny, [sample] * 2, order="shuffled", videos=videos, seed=0, **SAMPLING)
-        texts = [result["reply"] for result in drawn]
+        texts = [result["reply"] for result in drawn[2 * place : 2 * place + 2]]
         misled = sum(accuracy_reward(texts, **reward_columns([sample] * 2))) / 2
         bonus = 0.3 if 0.75 - misled > 0.05 else 0.0
         assert found[4 * place : 4 * place + 4] == pytest.approx([bonus, bonus, bonus, 0.0])

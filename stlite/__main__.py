@@ -1,4 +1,4 @@
-"""The command line: `stlite sft | grpo | evaluate | report | plan`, or `python -m stlite …`.
+"""The command line: `stlite annotate | sft | grpo | evaluate | report | plan`, or `python -m stlite …`.
 
 On several cards: `accelerate launch --config_file stlite/train/accelerate/ddp.yaml -m stlite sft …`
 """
@@ -51,6 +51,33 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     backends = ("auto", "unsloth", "transformers")
     parser.add_argument("--backend", default="auto", choices=backends, help="what loads the model")
+
+
+# ---- annotation ---------------------------------------------------------------------------------
+
+
+def annotate_command(argv: list[str]) -> None:
+    """Annotate the films of a folder: write a notebook of one cell, and open it in JupyterLab."""
+    parser = _parser("annotate", annotate_command)
+    parser.add_argument("videos", metavar="FOLDER", help="the folder of the films")
+    table_help = "the table to write or to go on with, .csv or .jsonl (walks.csv)"
+    parser.add_argument("table", metavar="TABLE", nargs="?", default="walks.csv", help=table_help)
+    parser.add_argument("--no-open", action="store_true", help="only write the notebook")
+    args = parser.parse_args(argv)
+    from stlite.viz import annotation_notebook
+    from stlite.viz.annotator import list_films
+
+    if not list_films(args.videos):
+        parser.error(f"expected a folder with films, found none under {args.videos}")
+    try:
+        path = annotation_notebook.write_notebook(args.videos, args.table)
+        print(f"notebook: {path}")
+        if args.no_open:
+            print(f'open it: jupyter lab "{path}"')
+        else:
+            sys.exit(annotation_notebook.open_notebook(path))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 # ---- training -----------------------------------------------------------------------------------
@@ -227,6 +254,7 @@ def plan_command(argv: list[str]) -> None:
 
 
 COMMANDS = {
+    "annotate": annotate_command,
     "sft": sft_command,
     "grpo": grpo_command,
     "evaluate": evaluate_command,

@@ -172,7 +172,7 @@ def shortened(source: str) -> str:
 def test_the_road_from_your_own_videos_to_a_merged_model_is_one(tmp_path, monkeypatch, capsys):
     """The README's code, then the longer one of docs, which goes on with what the first has trained."""
     training, asking = code(README.split("## Your own videos")[1])
-    longer, asking_more = code(DOCS["own_videos"])
+    longer, _, asking_more = code(DOCS["own_videos"])
     monkeypatch.chdir(tmp_path)
     videos = ROOT / "sample_data" / "videos"
     (tmp_path / "my_videos").symlink_to(videos)
@@ -216,6 +216,15 @@ def test_pushing_a_folder_that_is_not_there_is_refused_as_the_page_writes_it(tmp
 def test_the_merge_of_the_readme_is_that_of_the_page():
     (inline,) = re.findall(r"`stlite\.train\.adapters\.(merge\([^`]+\))`", README)
     assert inline in code(DOCS["sharing"])[0]
+
+
+def test_two_tables_are_merged_as_the_page_writes_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ana.csv").write_text("video,landmark\na.mp4,gate\nb.mp4,lamp\n")
+    (tmp_path / "ben.csv").write_text("video,landmark\nb.mp4,door\nc.mp4,bench\n")
+    exec(code(DOCS["own_videos"])[1], {})
+    assert len((tmp_path / "walks.csv").read_text().splitlines()) == 4
+    assert "ana.csv has 'lamp' (kept), ben.csv has 'door'" in capsys.readouterr().out
 
 
 def test_the_table_written_by_hand_is_read(tmp_path):

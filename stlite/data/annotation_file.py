@@ -9,6 +9,7 @@
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,16 +18,31 @@ from pathlib import Path
 
 from stlite.data import tables
 from stlite.data.annotation_cells import (
-    CELLS,
     COLUMNS,
-    LISTS,
     from_cells,
     is_empty,
     to_cells,
 )
-from stlite.data.sample import SampleError, write_bytes, write_text
+from stlite.data.sample import write_bytes, write_text
+
+MARKS = re.compile(r"[,;\t|]")  # between the cells of a line
+SUFFIXES = (".csv", ".jsonl")  # what can be written
 
 # ---- rows
+
+
+def annotation_path(path) -> Path:
+    """Return the path of a table that can be written. Raises ValueError for another kind.
+
+    >>> annotation_path("walks.xlsx")
+    Traceback (most recent call last):
+    ValueError: expected a table named .csv or .jsonl, found walks.xlsx; save it as CSV UTF-8 first
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES or path.is_dir():
+        expected = "expected a table named .csv or .jsonl"
+        raise ValueError(f"{expected}, found {path.name}; save it as CSV UTF-8 first")
+    return path
 
 
 def read_table(path) -> tuple[list[dict[str, str]], list[str]]:
@@ -42,12 +58,26 @@ def read_table(path) -> tuple[list[dict[str, str]], list[str]]:
     for _, row in tables.read_table(path, COLUMNS, errors):
         if row.get("video"):
             rows.append(_as_cells(row))
-    if not errors:
+    if not errors or (not rows and _is_header_alone(path)):
         return rows, []
     plain, faults = _read_lines(path)
     if len(plain) > len(rows):
         return plain, faults
     return rows, [str(error) for error in errors]
+
+
+def _is_header_alone(path: Path) -> bool:
+    with _opened(path) as file:
+        return _names_columns(file.readline()) and not file.read().strip()
+
+
+def _opened(path: Path):
+    return path.open(encoding="utf-8-sig", errors="replace")
+
+
+def _names_columns(line: str) -> bool:
+    cells = MARKS.split(line.lower())
+    return "video" in (cell.strip(' "\n') for cell in cells)
 
 
 def _read_lines(path: Path) -> tuple[list[dict[str, str]], list[str]]:
@@ -210,6 +240,7 @@ def save_walk(path, key: str, walk: dict, before: dict[str, str] | None) -> tupl
     cells = to_cells(walk)
     with locked(path):
         rows, faults = read_table(path)
+        faults = faults or _form_faults(path)
         told = [_set_aside(path, faults)] if faults else []
         found = dict(zip(keys_of(rows), rows))
         there = found.get(key)
@@ -244,6 +275,17 @@ def _forget_draft(path, key: str, walk: dict, cells: dict):
         drafts_path(path).unlink(missing_ok=True)
 
 
+def _form_faults(path) -> list[str]:
+    """Say what of a table that can be read is lost when its rows are written again."""
+    path = Path(path)
+    if path.suffix.lower() == ".jsonl" or not path.exists() or not path.stat().st_size:
+        return []
+    with _opened(path) as file:
+        if _names_columns(file.readline()):
+            return []
+    return [f"{path.name}: its first line does not name the columns; only its rows are written"]
+
+
 def _set_aside(path, faults: list[str]) -> str:
     """Keep a copy of a file that cannot be read whole, before it is written again."""
     path = Path(path)
@@ -263,64 +305,3 @@ def _keep_theirs(path, row: dict) -> str:
     rows, _ = read_table(other)
     write_table(other, [*rows, row])
     return f"Somebody else changed this film's row meanwhile: theirs is kept in {other.name}."
-
-
-# ---- two people's files
-
-
-def merge_annotations(first, second, out) -> list[str]:
-    """Merge two annotation files into a third; list what they disagree on: there the first's stands.
-
-    A film that only one file has is taken from it; what one left empty is taken from the other.
-    Steps, way back and moments of a task go together. Raises SampleError for a file with lines
-    that cannot be read.
-    """
-    mine = _whole_table(first)
-    theirs = _whole_table(second)
-    conflicts = []
-    for key, row in theirs.items():
-        if key not in mine:
-            mine[key] = row
-            continue
-        for column, ours, other in _merge_row(mine[key], row):
-            conflicts.append(
-                f"{row['video']}: {column}: {Path(first).name} has {ours!r} (kept), "
-                f"{Path(second).name} has {other!r}"
-            )
-    write_table(out, list(mine.values()))
-    return conflicts
-
-
-def _whole_table(path) -> dict[str, dict]:
-    rows, faults = read_table(path)
-    if faults:
-        raise SampleError(Path(path).name, "row", "a file that can be read whole", faults[0])
-    return dict(zip(keys_of(rows), rows))
-
-
-def _merge_row(mine: dict, theirs: dict) -> list[tuple[str, str, str]]:
-    """Fill what one row lacks; return (column, mine, theirs) where both say something else."""
-    differing = []
-    for columns in _groups(theirs):
-        steps = columns[0]
-        empty = not any(map(mine.get, columns))
-        same_steps = mine.get(steps) == theirs.get(steps)
-        for column in columns:
-            ours = mine.get(column, "")
-            other = theirs.get(column, "")
-            if empty or (same_steps and not ours):
-                mine[column] = other
-            elif other not in ("", ours):
-                differing.append((column, ours, other))
-    return differing
-
-
-def _groups(row: dict) -> list[list[str]]:
-    """List a row's columns, those of a task together."""
-    groups = []
-    for task in LISTS:
-        groups.append([task + ending for ending in CELLS])
-    for column in row:
-        if column.partition("_")[0] not in LISTS:
-            groups.append([column])
-    return groups

@@ -24,7 +24,7 @@ from stlite.data.annotation_cells import (
     undone,
     way_back,
 )
-from stlite.data.annotation_file import keys_of, read_walks, save_walk
+from stlite.data.annotation_file import annotation_path, keys_of, read_walks, save_walk
 from stlite.data.paths import video_finder
 from stlite.data.sample import SampleError
 from stlite.viz import frontend
@@ -65,7 +65,7 @@ class Annotator(FilmView):
 
     def __init__(self, root, path):
         super().__init__(root)
-        self.path = Path(path)
+        self.path = annotation_path(path)
         self.turn = threading.RLock()  # Jupyter may handle messages on several threads
         self.walks, rows, notes = read_walks(self.path)
         self.seen = dict(zip(keys_of(rows), rows))

@@ -17,12 +17,12 @@ from stlite.data.annotation_cells import (
 from stlite.data.annotation_file import (
     drafts_path,
     keys_of,
-    merge_annotations,
     read_table,
     read_walks,
     save_walk,
     write_table,
 )
+from stlite.data.annotation_merging import merge_annotations
 from stlite.data.annotations import annotations
 from stlite.data.sample import SampleError
 
@@ -280,3 +280,26 @@ def test_landmarks_are_passed_in_the_opposite_order():
     walk = walk_of(landmark=[("door", 1.0), ("lamp", 2.0)])
     assert way_back(walk, "landmark") == ["lamp", "door"]
     assert back_of(walk["steps"]["landmark"][0], "landmark") == "door"
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["My walks,\nvideo,direction\na.mp4,turn left\n", '[{"video": "a.mp4", "direction": "x"}]'],
+)
+def test_a_table_of_another_form_is_kept_aside_before_it_is_written_as_csv(tmp_path, before):
+    path = tmp_path / "walks.csv"
+    path.write_text(before)
+    walk = walk_of("b.mp4", landmark=[("lamp", 1.0)])
+    told = save_walk(path, key_of(walk), walk, None)[1]
+    assert "only its rows are written" in told and "kept as walks.unread1.csv" in told
+    assert (tmp_path / "walks.unread1.csv").read_text() == before
+    assert [row["video"] for row in read_table(path)[0]] == ["a.mp4", "b.mp4"]
+    assert save_walk(path, key_of(walk), walk, None)[1] == ""
+
+
+@pytest.mark.parametrize("first", ["video;direction", '\ufeff"Video","direction"', "id\tvideo"])
+def test_a_table_with_any_separator_is_not_kept_aside(tmp_path, first):
+    path = tmp_path / "walks.csv"
+    path.write_text(f"{first}\n", "utf-8")
+    walk = walk_of("b.mp4", landmark=[("lamp", 1.0)])
+    assert save_walk(path, key_of(walk), walk, None)[1] == ""

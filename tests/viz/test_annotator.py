@@ -78,6 +78,8 @@ def test_undo_goes_back_step_by_step_to_the_empty_file(widget):
     assert rows_on_disk(widget) == {}
     widget.receive({"do": "undo"})
     assert widget.state["told"]["text"] == "There is nothing to undo."
+    press(widget, "landmark", "lamp", 2.0)  # into a file that is a header alone by now
+    assert widget.state["told"] == {"text": "Saved in walks.csv.", "trouble": False}
 
 
 def test_a_way_back_can_be_written_and_given_back_to_the_rule(widget):

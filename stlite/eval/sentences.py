@@ -6,7 +6,8 @@ from stlite.eval.statistics import FEW, FEWEST
 
 GLOSSARY = {
     "n": "questions",
-    "groups": "groups: videos cut from one recording; intervals go by them, not by questions",
+    "groups": "groups: videos cut from one recording; intervals go by them, not by questions; "
+    f"fewer than {FEW} make an interval rough, fewer than {FEWEST} give none",
     "accuracy": "right answers, in per cent; in a mean each task and way counts the same",
     "low": "low and high: the 95 % interval, by group; empty where it cannot be estimated",
     "wilson_low": "wilson_low, wilson_high: the interval if every question were its own group",

@@ -35,9 +35,9 @@ LONE = re.compile(rf"(?<![{statements.LATIN}])[A-Ha-h](?![{statements.LATIN}])")
 LETTER_BEHIND = re.compile(r"(?i)\((?:option |choice )?([A-H])\W*\Z")  # "the kitchen (B)"
 NUMBERED = re.compile(r"(?i)(?:option|choice)\W{0,3}\Z")  # "option 2" is not the option "2"
 LIST_MARKER = re.compile(r"([,;\n]?)\s\(?([A-H])[.):]\s")  # "…, B. the kitchen"
-LONE_LETTER = re.compile(r"(?mi)^[^\w\n]{0,6}([A-H])[^\w\n?]{0,6}$")  # "**B**" on a line
+LONE_LETTER = re.compile(r"(?mi)^[^\w\n]{0,6}([A-H])[^\w\n?+#&%]{0,6}$")  # "**B**" on a line
 LETTER_SENTENCE = re.compile(
-    r"(?:\A|(?<=\w{3}[.!?])\s)[^\w\n]{0,6}([A-H])(?=[.!]\s|[^\w\n?]{0,6}\Z)"
+    r"(?:\A|(?<=\w{3}[.!?])\s)[^\w\n]{0,6}([A-H])(?=[.!]\s|[^\w\n?+#&%]{0,6}\Z)"
 )
 LAST_LETTER = re.compile(LETTER_SENTENCE.pattern.replace(r"[.!]\s|", ""))
 LETTER_AND_TEXT = re.compile(r"(?m)^[^\w\n]{0,6}([A-H])[.):\]*]{1,4}[ \t](.*)$")  # "B. the kitchen"
@@ -297,5 +297,8 @@ def _lettered_lines(text: str, options: Sequence[str]) -> set[str]:
     """Return the letters of lines like "B. the kitchen", and of other options' texts there."""
     named = set()
     for line in LETTER_AND_TEXT.finditer(text):
+        listed = {marker[2] for marker in LIST_MARKER.finditer(line[2])}
+        if len(listed) > 1:  # "A: no. B: no. C: yes."
+            named |= listed
         named |= {line[1]} | _contradictions(text, line.start(2), {line[1]}, options)
     return named

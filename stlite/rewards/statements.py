@@ -23,7 +23,8 @@ def _words(*phrases: str) -> str:
 CAPITAL = r"(?-i:[A-H])"
 SMALL_A = (  # "a" is the article, but for "a)", "a or b", "option a"
     r"a(?=\s{0,2}[^\w\s'’-]|\s(?:or|and)\s[b-h]\b)"
-    r"|(?:(?<=option )|(?<=choice )|(?<=letter )|(?<=answer )|(?<=: ))a(?=\s*(?:\n|\Z))"
+    r"|(?:(?<=option )|(?<=choice )|(?<=letter )|(?<=answer )|(?<=opción )|(?<=antwort )|(?<=: ))"
+    r"a(?=\s*(?:\n|\Z))"
 )
 SMALL = rf"(?-i:[b-h]|{SMALL_A})"
 BEFORE = rf"(?<![{LATIN}'’&+])(?<![{LATIN}][-.])"  # not "1B", "plan-B", "e.B"
@@ -44,11 +45,16 @@ LETTER_LIST = re.compile(rf"(?i){LETTER}{JOIN}{LETTER}")
 OF_ANSWER = r"(?:final|correct|right|best|most likely|likely|only|chosen|selected|overall|closest)"
 ENGLISH_NOUN = (  # "the correct answer to this question"
     rf"(?:(?:the|my|our|your) )?(?:{OF_ANSWER} ){{0,3}}"
-    r"(?:answer|ans|choice|option|solution|selection|guess|pick|verdict|conclusion|result|final)"
-    r"(?: (?:here|key|left|that (?:fits|remains|matches)|(?:to|for) (?:this|the) question))?"
+    r"(?:answer|ans|choice|option|solution|selection|guess|pick|verdict|conclusion|result|final"
+    r"|match|fit|response|vote|prediction|(?<=right )one|(?<=correct )one|(?<=best )one)"
+    r"(?: (?:here|key|left|that (?:best )?(?:fits|remains|matches|works|applies)"
+    r"|(?:to|for) (?:this|the) question))?"
 )
-ENGLISH_BEING = r"(?:is|would be|should be|must be|has to be|will be|was|remains)"
-AUXILIARY = r"(?:['’](?:d|ll|m|ve)| would| will| must| have to| am| have)?"
+ENGLISH_BEING = (
+    r"(?:is(?: (?:indeed|therefore|thus))?|(?:would|should|must|will)(?: (?:therefore|thus))? be"
+    r"|has to be|was|remains)"
+)
+AUXILIARY = r"(?:['’](?:d|ll|m|ve)| would| will| must| am| have)?(?: have to)?"
 CHOOSING = (
     r"(?:choose|chose|chosen|pick|picked|select|selected|go|going|say|think|believe|guess|conclude"
     r"|answer|opt|settle|vote)(?: (?:with|for|on|that))?"
@@ -57,7 +63,11 @@ ENGLISH = (
     ENGLISH_NOUN,
     ENGLISH_BEING,
     rf"(?:i|we){AUXILIARY}(?: (?:therefore|thus|then))? {CHOOSING}",  # "I'd go with"
-    r"(?:it|that|this)(?:['’]s| is| must be| has to be| should be| would be)",
+    r"(?:it|that|this)(?:['’]s| is| was| must be| has to be| should be| would be)",
+    r"(?:i(?:['’]m| am) )?(?:(?:quite|fairly|very|pretty|absolutely|completely|really|almost) )?"
+    r"(?:sure|confident|certain|convinced)(?: that)?",
+    r"without (?:a |any )?doubt|no doubt|in the end|in short|to sum up|all in all|correct",
+    r"(?:it )?(?:looks? like|(?:seems?|appears?) (?:to be|like))|only",
     r"(?:it|that|this|which) (?:matches|corresponds to|means|gives|fits|leads to|is option)",
     r"(?:that|this|which) leaves(?: (?:us|me))?(?: with)?",
     r"(?:choose|select|pick|choosing|selecting|selected|going with)",
@@ -72,33 +82,38 @@ SPANISH = (
     r"(?: (?:correcta|final|es|adecuada)){0,3}",
     r"(?:la )?correcta|es|sería|seria|debe ser|letra|la letra|por (?:lo )?tanto|así que|asi que",
     r"la|entonces|en conclusión|pero|sino|yo|creo que|pienso que|diría que|me quedo con",
-    r"elijo|escojo|selecciono|elegiría|opto por",
+    r"elijo|escojo|selecciono|elegiría|opto por|voy con|diría|solución",
+    r"(?:estoy )?segur[oa](?: de)? que",
 )
 FRENCH = (
     r"(?:(?:la|ma) )?(?:bonne |meilleure )?(?:réponse|reponse|solution)"
     r"(?: (?:correcte|finale|exacte|est)){0,3}",
     r"l['’]option|(?:la |ma )?lettre|le choix|mon choix|est|serait|doit être|c['’]est|ce serait",
     r"donc|par conséquent|ainsi|en conclusion|mais|alors|je (?:choisis|sélectionne|prends|dirais)",
+    r"j['’]opte pour|je suis sûre? que|je réponds|il s['’]agit de(?: la)?|choix",
     r"je (?:pense|crois) que",
 )
 GERMAN = (
     r"(?:(?:die|meine) )?(?:richtige |korrekte |endgültige |beste )?(?:antwort|lösung|wahl)"
     r"(?:(?:möglichkeit)? (?:lautet|ist|wäre))?",
     r"lautet|ist|wäre|es ist|das ist|(?:der )?buchstabe|also|daher|deshalb|somit|folglich|sondern",
-    r"aber|ich (?:wähle|nehme|denke|glaube|sage|tippe auf|entscheide mich für)",
+    r"aber|ich (?:wähle|nehme|denke|glaube|sage|tippe auf|entscheide mich für|würde)",
+    r"(?:richtig|korrekt)(?: ist)?|es muss|(?<!nicht sicher, )dass|(?:antwort)?möglichkeit|auswahl",
+    r"ich bin (?:mir )?sicher",
 )
 VIETNAMESE = (
     r"(?:đáp án|câu trả lời|lựa chọn|phương án)(?: (?:đúng|cuối cùng|chính xác|của tôi|là)){0,3}",
-    r"trả lời|tôi (?:chọn|nghĩ)|chọn|là|do đó|vì vậy|vì thế|vậy|nên|theo tôi|mà",
+    r"trả lời|tôi (?:sẽ )?(?:chọn|nghĩ)|chọn|là|do đó|vì vậy|vì thế|vậy|nên|theo tôi|mà",
 )
 LATIN_LEADS = _words(*ENGLISH, *SPANISH, *FRENCH, *GERMAN, *VIETNAMESE)
 CHINESE = (
     "(?:最终|最后|正确)?的?(?:答案|选项|选择)|我选择?|我认为|我觉得|应该?|应选|因此|所以|故|综上(?:所述)?"
-    "|就?是|为|选|本题|这道?题|正确的?|而是|但"
+    "|显然|肯定|一定|那么?|只有|就?是|为|选|本题|这道?题|正确的?|而是|但"
 )
 KOREAN = "최종|정답|답변?|답안|선택지?|보기|옵션|올바른|따라서|그러므로|그래서|결론적으로|저는|제|나는|은|는|이|가"
 JAPANESE = (
-    "最終的?な?|正しい|答え|正解|解答|回答|選択肢|したがって|よって|ゆえに|だから|つまり|私は|なので"
+    "最終的?な?|最も(?:適切|適当|正確)な?|正しい|答え|正解|解答|回答|選択肢|したがって|よって|ゆえに"
+    "|だから|つまり|私は|なので|おそらく|きっと"
     "|は|が|の"
 )
 LEAD = re.compile(rf"(?i){GAP}(?:{LATIN_LEADS}|{CHINESE}|{KOREAN}|{JAPANESE}){GAP}")
@@ -134,22 +149,26 @@ START = re.compile(
 BEING = r"(?:is|seems|appears|looks|would be|must be|should be|has to be)(?: to be)?"
 RIGHT_ONE = (  # "is clearly the right answer"
     r"(?: (?:clearly|definitely|indeed|probably|the|my|our|most|also|only|best|final|correct))*"
-    r" (?:correct|right|best|true|answer|choice|option|likely|one)"
+    r" (?:correct|right|best|better|true|answer|choice|option|likely|one|accurate|plausible"
+    r"|consistent|probable|suitable|appropriate|logical|reasonable)"
     r"(?: (?:answer|choice|option|one))?"
-    r"(?! (?:turn|next|after|before|behind|hand|side|beside|of|to|way|now|at)\b)"
+    r"(?! (?:turn|next|after|before|behind|hand|side|beside|of|to|way|now|at|than)\b)"
 )
 JUDGED_LATIN = (
     rf" {BEING}{RIGHT_ONE}\b",
     r" (?:it|that) is\b",  # "B it is"
+    r" (?:best )?(?:fits|matches|describes|corresponds|makes sense)(?! (?:worse|less|better)\b)"
+    r"(?=(?: \w+){0,5}[\W_]*(?:\Z|\n|[.!,;]\s))",  # "B fits best."
     r" es (?:la )?(?:mi )?(?:respuesta|opción|opcion|correct[ao])\b",
     r" est (?:la |ma )?(?:bonne )?(?:réponse|option|correcte?|juste)\b",
-    r" ist (?:die )?(?:richtig|korrekt|meine antwort|beste|antwort)",
+    r" (?:ist|wäre) (?:die )?(?:richtig|korrekt|meine antwort|beste|antwort)",
+    r" (?:(?:richtig|korrekt)(?: ist)?|sein|sagen|wählen|nehmen)(?=[\W_]*(?:\Z|\n|[.!]\s))",  # "daher ist B richtig"
     r" là (?:đáp án|câu trả lời|phương án|lựa chọn|đúng)| đúng\b",
 )
 JUDGED_CJK = (
-    r"\s?(?:项|选项)?(?:才|就)?是?(?:最)?(?:正确|对的?(?!面)|答案)|\s?才是(?!\w)|\s?(?:项|选项)(?!\w)",
-    r"\s?(?:번|을|를)?(?:이|가)? ?(?:정답|맞|옳|올바)|\s?(?:번)?(?:입니다|이다|예요|이에요|임)",
-    r"\s?(?:번)?(?:을|를) (?:선택|고르|고릅)|\s?(?:라고|이라고) 생각",
+    r"\s?(?:项|选项)?(?:才|就)?是?(?:最)?(?:正确|对的?(?!面)|答案|符合)|\s?才是(?!\w)|\s?(?:项|选项)(?!\w)",
+    r"\s?(?:번|을|를)?(?:이|가)? ?(?:정답|맞|옳|올바)|\s?(?:번)?(?:입니다|이다|예요|이에요|임|일 것)",
+    r"\s?(?:번)?(?:을|를) (?:선택|고르|고릅)|\s?(?:라고|이라고) (?:생각|봅|본)|\s?번(?=[\W_]*(?:\Z|\n))",
     r"\s?(?:です|だ(?!け)|である|でしょう|になります)|\s?が(?:正解|正しい|答え|最も)",
     r"\s?を(?:選|選択)|\s?だ?と(?:思|考え)",
 )
@@ -160,8 +179,8 @@ REASON_WORDS = _words(
     *("porque", "ya que", "pues", "car", "parce que", "puisque", "weil", "da", "denn", "vì", "bởi"),
 )
 BECAUSE = re.compile(  # "B, because …"
-    rf"(?i),?\s{_words('because', 'since', 'porque', 'car', 'parce que', 'weil', 'vì')}"
-    r"|，?\s?(?:因为|なぜなら)"
+    rf"(?i)[,.]?\s{_words('because', 'since', 'as(?! in)', 'porque', 'car', 'parce que', 'weil', 'vì')}"
+    r"|[，。、]?\s?(?:因为|なぜなら)"
 )
 SURE = _words(
     *(
@@ -177,9 +196,9 @@ SURE = _words(
     *("i think", "i guess", "i believe", "i am sure", "i'm sure", "thanks?(?: you)?"),
 )
 BARE_LETTER = re.compile(
-    rf"(?i)\A[\W_]{{0,6}}({LETTER})(?={BECAUSE.pattern[4:]}|(?:[^\w?]|_|{SURE})*\Z)"
+    rf"(?i)\A[\W_]{{0,6}}({LETTER})(?![+#&%])(?={BECAUSE.pattern[4:]}|(?:[^\w?]|_|{SURE})*\Z)"
 )
-REASON_CJK = r"因为|由于|吧|了|なぜなら|ので|から|때문|번(?!\w)"
+REASON_CJK = r"因为|由于|吧|了|なぜなら|ので|から|때문|번(?!\s?\w)"
 CLOSING = r"\s{0,3}(?:_|[^\w\s&+#/°%^@='’?<-])|\s[-=#]|\s?[-=]>|\s*\n|\s*\Z|<"  # a mark, an end
 FOLLOWING = rf"(?={CLOSING}|\s{REASON_WORDS}|\s?(?:{REASON_CJK}))"
 ANSWER_LETTERS = re.compile(rf"(?i){GAP}(?P<letters>{LETTERS})(?:{JUDGED}|{FOLLOWING})")
@@ -213,16 +232,16 @@ REFUTED_ONE = (
     r" ist (?:falsch|nicht|inkorrekt)",
     r" (?:là )?sai\b| không (?:đúng|phải)",
     r"(?:不对|不正确|不是|错误?|有误)",
-    r"\s?(?:번)?(?:은|는|이|가)? ?(?:아니|아닙|틀렸|틀린|오답)[가-힣]{0,3}",
-    r"\s?(?:は|では|じゃ)(?:ない|なく|ありません|間違|違)|\s?は(?:誤り|不正解)",
+    r"\s?(?:번)?(?:은|는|이|가)? ?(?:아니|아닌|아닙|틀렸|틀린|틀리|오답)[가-힣]{0,3}",
+    r"\s?(?:は|では|じゃ)(?:ない|なく|ありません|間違い?|違い?)|\s?は(?:誤り|不正解)",
 )
 REFUTED_MORE = (
     rf" (?:are|were|seem|can be) {WRONG}| (?:aren|weren|don|can)['’]t\b(?: be)?| cannot be",
     r" son (?:incorrect|fals|errón)\w*| no son\b| sont (?:faux|fausses|incorrect)\w*",
     r" ne sont pas\b| sind (?:falsch|nicht|inkorrekt)| (?:đều )?(?:sai\b|không (?:đúng|phải))",
-    r"(?:都|均)(?:不对|不正确|不是|错误?|有误)|(?:은|는) (?:모두 )?(?:아니|아닙|틀렸)[가-힣]{0,3}",
+    r"(?:都|均)(?:不对|不正确|不是|错误?|有误)|(?:은|는) (?:모두 )?(?:아니|아닙|틀렸|틀리)[가-힣]{0,3}",
 )
-LISTED = rf"{LETTER}(?:(?:, ?|/|、| & |,? ?(?:{JOINING}|{JOINING_CJK}) ?){LETTER}){{0,7}}"
+LISTED = rf"{LETTER}(?:(?:, ?|/|、| & |,? ?(?:{JOINING}|{JOINING_CJK}) ?){LETTER}(?! {BEING}{RIGHT_ONE}\b)){{0,7}}"
 CONTRAST = re.compile(  # "not A", "neither A nor B", "A is wrong", "A and C are wrong"
     rf"(?i)(?:{NEGATION}|n['’]t\b){NEGATED_VERB}[\W_]{{1,4}}{LISTED}"
     rf"|(?:{NEGATION_CJK})[\W_]{{0,3}}{LISTED}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stlite.data.checks import format_table
 from stlite.data.egost import read_rows
+from stlite.data.paths import list_films
 from stlite.data.video import ORDERS
 from stlite.eval import render
 from stlite.eval import report as reports
@@ -65,7 +66,6 @@ def annotate_command(argv: list[str]) -> None:
     parser.add_argument("--no-open", action="store_true", help="only write the notebook")
     args = parser.parse_args(argv)
     from stlite.viz import annotation_notebook
-    from stlite.viz.annotator import list_films
 
     if not list_films(args.videos):
         parser.error(f"expected a folder with films, found none under {args.videos}")

@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -51,7 +51,7 @@ def read_table(path) -> tuple[list[dict[str, str]], list[str]]:
     Read as `annotations` does; or line by line, if that saves more rows or columns of another's.
     """
     path = Path(path)
-    if not path.exists() or not path.stat().st_size:
+    if _is_blank(path):
         return [], []
     errors = []
     rows = []
@@ -64,6 +64,10 @@ def read_table(path) -> tuple[list[dict[str, str]], list[str]]:
     if len(plain) > len(rows):
         return plain, faults
     return rows, [str(error) for error in errors]
+
+
+def _is_blank(path) -> bool:
+    return not Path(path).exists() or not Path(path).stat().st_size
 
 
 def _is_header_alone(path: Path) -> bool:
@@ -230,12 +234,19 @@ def _full(row: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in row.items() if text}
 
 
-def save_walk(path, key: str, walk: dict, before: dict[str, str] | None) -> tuple[dict, str]:
+def save_walk(
+    path,
+    key: str,
+    walk: dict,
+    before: dict[str, str] | None,
+    known: Mapping[str, dict] | None = None,
+) -> tuple[dict, str]:
     """Put one walk into its file, and leave every other row as it stands there now.
 
     `before` are the row's cells as last seen (None: there was no row). Returns the cells written,
     and what was done about a row that somebody else has changed meanwhile, or about lines that
-    cannot be read. Raises OSError.
+    cannot be read. `known` are all rows as last seen, by their keys: they are written again where
+    the file is gone or cannot be read whole. Raises OSError.
     """
     cells = to_cells(walk)
     with locked(path):
@@ -243,6 +254,9 @@ def save_walk(path, key: str, walk: dict, before: dict[str, str] | None) -> tupl
         faults = faults or _form_faults(path)
         told = [_set_aside(path, faults)] if faults else []
         found = dict(zip(keys_of(rows), rows))
+        if known and (faults or _is_blank(path)):
+            others = {name: row for name, row in known.items() if name != key}
+            told += _put_back(path, found, others)
         there = found.get(key)
         if there is not None and _full(there) not in (_full(before or {}), _full(cells)):
             told.append(_keep_theirs(path, there))
@@ -253,6 +267,15 @@ def save_walk(path, key: str, walk: dict, before: dict[str, str] | None) -> tupl
         write_table(path, list(found.values()))
         _forget_draft(path, key, walk, cells)
     return cells, " ".join(told)
+
+
+def _put_back(path, found: dict, known: Mapping[str, dict]) -> list[str]:
+    """Put rows back that went with a file that is gone or broken; say how many."""
+    lost = {key: row for key, row in known.items() if key not in found}
+    found |= lost
+    if not lost:
+        return []
+    return [f"{Path(path).name} had lost {len(lost)} rows: they are written again."]
 
 
 def _save_draft(path, key: str, walk: dict, cells: dict, there: dict | None):
@@ -278,7 +301,7 @@ def _forget_draft(path, key: str, walk: dict, cells: dict):
 def _form_faults(path) -> list[str]:
     """Say what of a table that can be read is lost when its rows are written again."""
     path = Path(path)
-    if path.suffix.lower() == ".jsonl" or not path.exists() or not path.stat().st_size:
+    if path.suffix.lower() == ".jsonl" or _is_blank(path):
         return []
     with _opened(path) as file:
         if _names_columns(file.readline()):

@@ -51,6 +51,7 @@ def open_video(file: Path):
     import av
 
     only = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    fault = av.FFmpegError  # named before: when Python ends, av is gone before this generator
     try:
         with av.open(str(file), options=only, metadata_errors="replace") as container:
             stream = _shown_stream(container)
@@ -60,7 +61,7 @@ def open_video(file: Path):
             codec.thread_count = 1 if small else min(4, os.cpu_count() or 1)
             codec.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
             yield container, stream
-    except av.FFmpegError as error:
+    except fault as error:
         damaged = f"damaged, or not a video: {error.strerror}"
         reason = foreign_container(file) or cut_short(file) or damaged
         raise ValueError(reason) from error

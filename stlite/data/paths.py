@@ -14,6 +14,7 @@ from stlite.data.sample import SampleError, safe_path
 PREVIEW = re.compile(r"_preview_rgb(_\d+)?$")  # "…_rec2_preview_rgb": how the file was exported
 WEARER = re.compile(r"(_seq\d+)_(M?\d+|rec\d+)$")  # "…_seq4_rec2": one of those who filmed it
 DRIVE = re.compile(r"^[A-Za-z]:/*")  # "C:/"
+SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts")
 
 
 def file_stem(video: str) -> str:
@@ -93,6 +94,18 @@ def _with_folders(file: str, depth: int) -> str:
 
 
 # ---- files under a root
+
+
+def list_films(root) -> list[str]:
+    """List the films under a folder, as paths relative to it."""
+    root = Path(root)
+    films = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                films.append(Path(folder, name).relative_to(root).as_posix())
+    return films
 
 
 def video_finder(root: str | os.PathLike | None, strict: bool = False) -> Callable[[str, str], str]:

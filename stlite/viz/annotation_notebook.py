@@ -11,7 +11,7 @@ from stlite.data.annotation_file import annotation_path
 from stlite.data.sample import write_text
 
 CELL = """\
-# Press Shift+Enter here. The annotator opens below; the key ? lists its keys.
+# Press Shift+Enter here. The annotator opens below: click on its film. The key ? lists the keys.
 from stlite import annotate
 
 annotate({videos!r}, {table!r})"""

@@ -84,7 +84,7 @@ function render({ model, el: host }) {
         button(`derive the ${task} way back by rule`, "derive it by rule", () => send({ do: "derive", task })))));
     return [h("div", { class: "sa-row sa-top", "aria-hidden": "true" }, ["when", "", "the way there", "", "the way back (read upwards)", ""].map((t) => h("span", {}, t))),
       rows.length || start ? h("ol", { class: "sa-list", "aria-label": "steps" }, rows.map(stepRow), start)
-        : h("p", { class: "sf-said" }, "No steps yet. Press space to play, and an arrow key at each move."), loose,
+        : h("p", { class: "sf-said" }, "No steps yet. Click on the film; space plays it. Press ← ↑ → ↓ at each move, l at a landmark, a at an action. ? lists all keys."), loose,
       (state.doubts || []).length > 0 && h("div", { class: "sa-loose" }, h("p", {}, "Saved, but no samples can be made of this yet:"),
         h("ul", {}, state.doubts.map((text) => h("li", {}, text))))];
   }
@@ -163,7 +163,8 @@ function render({ model, el: host }) {
     const list = h("ul", { class: "sa-words", role: "listbox", id: `sa-words-${number}`, "aria-label": `${task}s typed before` });
     const text = h("input", { type: "text", class: "sa-typed", role: "combobox", "aria-label": `${task} at ${clock(second)}`, "aria-expanded": "true", "aria-autocomplete": "both",
       "aria-controls": list.id, placeholder: `${task} …`, autocomplete: "off", spellcheck: "false", value: refused ? refused.text : "" });
-    const words = (state.words || {})[task] || [];
+    const here = new Set((state.rows || []).filter((r) => r.task === task).map((r) => r.text)), all = (state.words || {})[task] || [];
+    const words = [...all.filter((w) => !here.has(w)), ...all.filter((w) => here.has(w))];  // what this film has is seldom written again
     let shown = [], at = -1, typed = "";
 
     function offer() {

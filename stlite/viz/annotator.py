@@ -6,10 +6,8 @@ The key ? lists the keys. `annotations("walks.csv", videos="my_videos")` makes s
 """
 
 import copy
-import os
 import threading
 from collections import Counter
-from pathlib import Path
 
 import traitlets
 
@@ -25,13 +23,12 @@ from stlite.data.annotation_cells import (
     way_back,
 )
 from stlite.data.annotation_file import annotation_path, keys_of, read_walks, save_walk
-from stlite.data.paths import video_finder
+from stlite.data.paths import list_films, video_finder
 from stlite.data.sample import SampleError
 from stlite.viz import frontend
 from stlite.viz.player import FilmView
 from stlite.viz.sample_view import keep
 
-SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts")
 WORDS = 300  # labels offered for completion
 
 
@@ -42,18 +39,6 @@ def annotate(videos, path="walks.csv") -> "Annotator":
     those under `videos` and those the file names.
     """
     return keep(Annotator(videos, path))
-
-
-def list_films(root) -> list[str]:
-    """List the films under a folder, as paths relative to it."""
-    root = Path(root)
-    films = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                films.append(Path(folder, name).relative_to(root).as_posix())
-    return films
 
 
 class Annotator(FilmView):
@@ -247,7 +232,11 @@ class Annotator(FilmView):
         try:
             for at in sorted(self.unsaved):
                 key = self.row_keys[at]
-                self.seen[key], told = save_walk(self.path, key, self.walks[at], self.seen.get(key))
+                before = self.seen.get(key)
+                cells, told = save_walk(self.path, key, self.walks[at], before, self.seen)
+                self.seen[key] = cells
+                if is_empty(self.walks[at]):
+                    del self.seen[key]
                 self.unsaved.discard(at)
                 self._say(told or f"Saved in {self.path.name}.", trouble=bool(told))
         except (OSError, ValueError) as error:

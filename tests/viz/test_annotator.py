@@ -225,6 +225,39 @@ def test_what_cannot_be_saved_is_kept_and_saved_later(widget):
     assert widget.state["unsaved"] == 0
 
 
+@pytest.mark.parametrize("harm", ["deleted", "emptied", "half written", "overwritten"])
+def test_rows_that_went_with_a_harmed_file_are_written_again(widget, harm):
+    """Some other program spoils the file while films are annotated."""
+    for film, label in ((0, "lamp"), (1, "door")):
+        widget.receive({"do": "film", "at": film})
+        press(widget, "landmark", label, 1.0)
+    whole = widget.path.read_bytes()
+    if harm == "deleted":
+        widget.path.unlink()
+    elif harm == "emptied":
+        widget.path.write_bytes(b"")
+    elif harm == "half written":
+        widget.path.write_bytes(whole[: whole.index(b"a.mp4") + 12])
+    else:
+        widget.path.write_bytes(os.urandom(500))
+    press(widget, "landmark", "gate", 2.0)
+    assert "had lost 1 rows: they are written again." in widget.state["told"]["text"]
+    rows = rows_on_disk(widget)
+    assert rows["a.mp4"]["landmark"] == "lamp" and rows["b.mp4"]["landmark"] == "door; gate"
+    press(widget, "landmark", "bench", 3.0)
+    assert widget.state["told"] == {"text": "Saved in walks.csv.", "trouble": False}
+
+
+def test_a_row_that_somebody_took_out_of_a_whole_file_stays_out(widget):
+    for film in (0, 1):
+        widget.receive({"do": "film", "at": film})
+        press(widget, "landmark", "lamp", 1.0)
+    header, _, second = widget.path.read_text().splitlines(True)
+    widget.path.write_text(header + second)
+    press(widget, "landmark", "gate", 2.0)
+    assert rows_on_disk(widget).keys() == {"b.mp4"}
+
+
 FULL_DISK = """
 import resource, signal, sys
 from stlite.viz.annotator import annotate

@@ -98,7 +98,7 @@ class Keyboard:
 
 def test_a_walk_of_six_steps_by_keys_alone(lab, films):
     table = lab.folder / "six.csv"
-    table.write_text("video,landmark\nother.mp4,gate; lamp; red door\n")
+    table.write_text("video,landmark\nother.mp4,gate; lamp; red door; glass door\n")
     page = open_annotator(lab, "six", table="six.csv")
     keyboard = Keyboard(page)
     moves = (  # second, key, the first letter of a landmark
@@ -128,6 +128,8 @@ def test_a_walk_of_six_steps_by_keys_alone(lab, films):
         [14.5, 31.0, 40.125], abs=1e-3
     )
     assert page.locator(".sa-list > li").count() == 10
+    keyboard.press("l", "g")  # the gate is written already
+    assert page.locator(".sa-typed").input_value() == "glass door"
     page.close()
 
 

@@ -2,18 +2,19 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
 
-from stlite.data.sample import Sample
+from stlite.data.sample import Sample, write_jsonl
 from stlite.eval import render
 from stlite.viz import frontend
 from stlite.viz.inspector import inspect
 from stlite.viz.sample_view import show_chain
 from stlite.viz.training_view import show_group
 from tests import clips
-from tests.lab import CHROMIUM, CONTROLS, accessible_names
+from tests.lab import CHROMIUM, CONTROLS, accessible_names, run
 from tests.viewed import OPTIONS, said, samples
 
 pytestmark = pytest.mark.skipif(
@@ -106,7 +107,12 @@ def distances(page, sample, seconds) -> list[float]:
 
 @pytest.mark.parametrize(
     ("frames", "width", "scale", "zoom"),
-    [(16, 600, 1, 1), (16, 1400, 1, 1), (64, 320, 1, 1), (64, 700, 2, 1), (64, 1400, 1, 2)],
+    [
+        *((frames, width, 1, 1) for frames in (16, 64) for width in (600, 1400)),
+        *((frames, 1400, 1, 2) for frames in (16, 64)),  # a page enlarged to 200 %
+        (64, 320, 1, 1),
+        *((frames, 700, 2, 1) for frames in (16, 64)),  # a window of 1400 pixels at 200 %
+    ],
 )
 def test_every_link_ends_at_its_frame_and_the_current_frame_stays_on_screen(
     browser, walk, page_of, frames, width, scale, zoom
@@ -132,6 +138,32 @@ def test_every_link_ends_at_its_frame_and_the_current_frame_stays_on_screen(
     settle(page)
     assert max(distances(page, sample, seconds)) <= 2
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth + 1")
+    page.close()
+
+
+IN_NOTEBOOK = """
+from stlite import inspect
+from stlite.data.sample import read_jsonl
+inspect(list(read_jsonl("walk.jsonl")), None, "walk", annotations="walk-marks.jsonl", frames={frames})
+"""
+
+
+@pytest.mark.parametrize("frames", [16, 64])
+def test_links_end_at_their_frames_in_a_notebook_too(lab, walk, frames):
+    folder, sample = walk
+    shutil.copytree(folder, lab.folder / "walk", dirs_exist_ok=True)
+    write_jsonl([sample], lab.folder / "walk.jsonl")
+    page = lab.open(f"links{frames}", IN_NOTEBOOK.format(frames=frames))
+    run(page, 0)
+    page.locator(".st-thumb").nth(frames - 1).wait_for()
+    seconds = [float(t.split()[-2]) for t in page.locator(".st-thumb small").all_inner_texts()]
+    for width, zoom in ((1400, 1), (600, 1), (1400, 2)):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("(zoom) => { document.body.style.zoom = zoom }", zoom)
+        page.wait_for_timeout(300)  # JupyterLab lays its panels out anew
+        assert max(distances(page, sample, seconds)) <= 2, (width, zoom)
+    page.add_style_tag(content=".st-links { transform: translateX(3px) }")
+    assert max(distances(page, sample, seconds)) > 2  # the measure sees a link beside its frame
     page.close()
 
 

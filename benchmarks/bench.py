@@ -1,6 +1,6 @@
 """Run every benchmark, one after the other, and write benchmarks/RESULTS.md: its command, its time, and what it printed.
 
-python benchmarks/bench.py                 # make bench, under twenty minutes on two idle cores
+python benchmarks/bench.py                 # make bench, about twenty minutes on two idle cores
 python benchmarks/bench.py grpo_step       # one of them; the others' results stay
 """
 
@@ -24,6 +24,13 @@ COMMANDS = {
     "evaluate": ["evaluate.py", "32", "16"],
     "read_clips": ["read_clips.py"],
     "scaling": ["scaling.py"],
+    "coverage": ["coverage.py", "1000"],
+}
+SAYS = {  # what a benchmark's numbers mean, where they do not say it themselves
+    "coverage": "Per cent of simulated runs whose 95 % interval holds the truth. From 20 groups on it is 91.6 or more in "
+    "every column; with 5 groups the mean of 6 tasks holds it in 83.6 and 86.7 % where groups differ (in 100 % where "
+    "all answers are right). Below 20 groups every report says that its intervals are rough, below 5 none is given; "
+    "Wilson's, which knows no groups, holds the truth in 69 to 88 %.",
 }
 
 
@@ -68,6 +75,7 @@ def main() -> None:
             parts += [
                 f"## {title}",
                 f"`{r['command']}` ({r['date']}, {r['took']}, {r['machine']})",
+                *([SAYS[title]] if title in SAYS else []),
                 "```\n" + "\n".join(r["printed"]) + "\n```",
             ]
         write_text(HERE / "RESULTS.md", "\n\n".join(parts) + "\n")

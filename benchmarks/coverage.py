@@ -1,14 +1,14 @@
 """How often the 95 % intervals of the report hold the truth, in simulated runs whose groups differ in difficulty.
 
-python benchmarks/coverage.py 1000        the number of simulated runs of each design; under a minute a design
+python benchmarks/coverage.py 1000        simulated runs of each design; half a minute each
 """
 
-import json
 import sys
 
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
+from stlite.data.checks import format_table
 from stlite.eval.statistics import intervals
 
 CONTRASTS = {  # over the cells (task, way) of three tasks, ways alternating
@@ -68,11 +68,15 @@ def measure(groups: int, share: float, runs: int) -> dict:
     row["given, % of runs"] = 100 * given["mean of 6"] / runs
     row["width of mean of 6, points"] = 100 * width / max(given["mean of 6"], 1)
     row["Wilson, without groups"] = 100 * plain / runs
-    return {name: round(value, 1) if value is not None else None for name, value in row.items()}
+    return {name: round(value, 1) for name, value in row.items() if value is not None}
+
+
+def main() -> None:
+    """Measure every design and print one table."""
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    rows = [measure(groups, share, runs) for groups in GROUPS for share in SHARES]
+    print(format_table([{name: f"{value:g}" for name, value in row.items()} for row in rows]))
 
 
 if __name__ == "__main__":
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    for groups in GROUPS:
-        for share in SHARES:
-            print(json.dumps(measure(groups, share, runs)), flush=True)
+    main()

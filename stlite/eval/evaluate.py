@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stlite.data import egost
 from stlite.data.sample import Sample, read_jsonl
-from stlite.eval.query import Generate, OutOfMemory, query, sampling_of
+from stlite.eval.query import Generate, OutOfMemory, adapter_of, query, sampling_of
 from stlite.eval.records import append, record, resume
 from stlite.eval.run_folder import digest, locked, open_run
 
@@ -47,7 +47,7 @@ def evaluate(
     `fail_on_error` allows: a share of the samples, a count from 1 on, True for none, False for
     any. Raises ValueError where the folder's records were made with other `settings`, order or
     seed, or of other samples under the same id. Records stand under `settings["adapter"]`, a
-    `fingerprint`; `generate` fills in `settings["sampling"]` where it tells it.
+    `fingerprint`; `generate` fills in that and `settings["sampling"]` where it tells them.
     """
     from tqdm import tqdm  # not tqdm.auto, whose widget would be saved in the notebook
 
@@ -82,6 +82,9 @@ def run_settings(generate: Generate, settings: dict | None, order: str, seed: in
     sampling = sampling_of(generate)
     if sampling:
         settings.setdefault("sampling", sampling)
+    adapter = adapter_of(generate)
+    if adapter and settings.get("adapter") is None:
+        settings["adapter"] = adapter
     return settings | {"order": order, "seed": seed}
 
 

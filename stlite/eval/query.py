@@ -47,6 +47,14 @@ def sampling_of(generate: Generate) -> dict:
     return sampling
 
 
+def adapter_of(generate: Generate) -> str | None:
+    """Return the fingerprint of the adapter of `partial(generate, model, processor)`, where it tells it."""
+    function = getattr(generate, "func", generate)
+    if hasattr(generate, "args") and hasattr(function, "adapter"):
+        return function.adapter(*generate.args)
+    return None
+
+
 class OutOfMemory(MemoryError):
     """A batch does not fit into memory."""
 

@@ -115,16 +115,24 @@ def _session(keys: dict[str, str], batch: int) -> dict:
 
 def refuse_others(path: Path, settings: dict, recorded: dict) -> None:
     """Raise ValueError where the settings asked for are not those of the records, naming each."""
-    differences = []
-    for name in sorted({*settings, *recorded}):
-        asked = settings.get(name)
-        found = recorded.get(name)
-        if asked != found:
-            differences.append(f"{name}: asked for {asked!r}, found {found!r}")
+    differences = _differences(settings, recorded)
     if differences:
         raise ValueError(
             f"{path}: the records here were made with other settings: {'; '.join(differences)}"
         )
+
+
+def _differences(settings: dict, recorded: dict, inside: str = "") -> list[str]:
+    """Say what differs, by name; of two dictionaries only the entries that do."""
+    differences = []
+    for name in sorted({*settings, *recorded}):
+        asked = settings.get(name)
+        found = recorded.get(name)
+        if isinstance(asked, dict) and isinstance(found, dict):
+            differences += _differences(asked, found, f"{inside}{name} ")
+        elif asked != found:
+            differences.append(f"{inside}{name}: asked for {asked!r}, found {found!r}")
+    return differences
 
 
 def origin(run: str | os.PathLike) -> str:

@@ -17,6 +17,7 @@ from stlite.data.video import Clip, ClipError, read_clip
 from stlite.train import backend  # noqa: F401  before transformers: on CUDA it imports Unsloth
 from stlite.train.chat import OPENING_TAG, render, rest_of, thinking_opened
 from stlite.train.delta_net import new_cache
+from stlite.train.models import fingerprint_adapter
 
 # isort: split
 
@@ -320,7 +321,14 @@ def generate(
     return results
 
 
-generate.sampling = sampling  # `evaluate` writes what it gives into run.json
+def adapter_of(model, processor) -> str | None:
+    """Return the fingerprint of a model's adapter; None for a model without one, or with an untrained one."""
+    name = fingerprint_adapter(model) if hasattr(model, "peft_config") else "none"
+    return None if name == "none" else name
+
+
+generate.sampling = sampling  # `evaluate` writes what these give into run.json
+generate.adapter = adapter_of
 
 
 def _clip_or_error(processor, sample: Sample, videos, order: str) -> Clip | Exception:

@@ -10,9 +10,11 @@ the same work.
 import os
 import threading
 import warnings
+from hashlib import sha256
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 
 from stlite.train import memory
 from stlite.train.backend import UNSLOTH, compute_dtype, unseen_card
@@ -287,3 +289,22 @@ def add_lora(model, name: str = "default", seed: int = 0):
 
     target = rf".*language_model.*\.({'|'.join(modules)})"
     return get_peft_model(model, LoraConfig(target_modules=target, task_type="CAUSAL_LM", **chosen))
+
+
+def fingerprint_adapter(model) -> str:
+    """Name the adapter in a model as `run_folder.fingerprint` names its saved file; "none" where it has learned nothing."""
+    weights = adapter_weights(model)
+    learned = any(bool(weight.any()) for name, weight in weights.items() if "lora_B" in name)
+    if not learned:
+        return "none"
+    return sha256(save(weights, {"format": "pt"})).hexdigest()[:16]
+
+
+def adapter_weights(model) -> dict:
+    """Return a copy of the weights of a model's adapter, by the names they are saved under."""
+    from peft import get_peft_model_state_dict
+
+    weights = {}
+    for name, weight in get_peft_model_state_dict(model).items():
+        weights[name] = weight.detach().cpu().clone().contiguous()
+    return weights

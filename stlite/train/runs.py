@@ -25,13 +25,14 @@ from stlite.train.backend import compute_dtype, versions  # before peft: it impo
 
 # isort: split
 import safetensors.torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, set_peft_model_state_dict
 
 from stlite.data.cache import content_hash, short_hash
 from stlite.data.sample import Sample, SampleError, safe_path, write_text
 from stlite.eval.run_folder import fingerprint
 from stlite.train.checkpoints import last_checkpoint
 from stlite.train.dry_run import announce, find_batch_size
+from stlite.train.models import adapter_weights, fingerprint_adapter
 from stlite.train.preflight import check_disk
 
 # settings that leave the course of a run as it is
@@ -112,23 +113,6 @@ def fingerprint_base(model) -> str:
         values = weight.detach().flatten()[:PROBE].float().tolist()
         digest.update(repr((name.replace(".base_layer", ""), list(weight.shape), values)).encode())
     return digest.hexdigest()[:16]
-
-
-def fingerprint_adapter(model) -> str:
-    """Name the adapter in a model as `evaluate.fingerprint` names its saved file; "none" where it has learned nothing."""
-    weights = adapter_weights(model)
-    learned = any(bool(weight.any()) for name, weight in weights.items() if "lora_B" in name)
-    if not learned:
-        return "none"
-    return sha256(safetensors.torch.save(weights, {"format": "pt"})).hexdigest()[:16]
-
-
-def adapter_weights(model) -> dict:
-    """Return a copy of the weights of a model's adapter, by the names they are saved under."""
-    weights = {}
-    for name, weight in get_peft_model_state_dict(model).items():
-        weights[name] = weight.detach().cpu().clone().contiguous()
-    return weights
 
 
 # ---- finished, begun, or refused -------------------------------------------------------------------------------------

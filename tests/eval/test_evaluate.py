@@ -135,7 +135,7 @@ def test_resuming_asks_only_what_is_missing(tmp_path):
 
 def test_other_settings_are_refused_by_name(tmp_path):
     run(sums(3), add, tmp_path, settings={"frames": 8, "model": {"name": "tiny"}})
-    with pytest.raises(ValueError, match=r"model: asked for .*big.*, found .*tiny"):
+    with pytest.raises(ValueError, match="model name: asked for .big., found .tiny."):
         run(sums(3), add, tmp_path, settings={"frames": 8, "model": {"name": "big"}})
     with pytest.raises(ValueError, match="order: asked for 'blank', found 'forward'"):
         run(
@@ -322,7 +322,7 @@ def test_the_command_evaluates_the_tiny_model(tmp_path, capsys):
     )
     with pytest.raises(
         ValueError,
-        match="sampling: asked for .*'max_new_tokens': 32.* found .*'max_new_tokens': 64",
+        match="sampling max_new_tokens: asked for 32, found 64",
     ):
         main([str(word) for word in [*command[:-1], 32]])
     with pytest.raises(SystemExit):

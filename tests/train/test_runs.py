@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from stlite.eval.run_folder import fingerprint
+from stlite.eval.evaluate import evaluate
+from stlite.eval.run_folder import RECORDS, fingerprint, records_name
 from stlite.train import runs
+from stlite.train.generation import generate
 from stlite.train.models import add_lora, load
 from stlite.train.presets import PRESETS
 from stlite.train.sft import sft
@@ -173,6 +176,21 @@ def test_a_saved_adapter_has_the_fingerprint_that_evaluation_gives_it(finished):
     assert runs.fingerprint_adapter(model) == fingerprint(finished / "adapter")
     assert runs.read_training(finished)["result"]["adapter"] == fingerprint(finished / "adapter")
     assert runs.fingerprint_adapter(add_lora(load("tiny", four_bit=False)[0])) == "none"
+
+
+def test_records_of_an_adapter_that_nobody_named_are_not_those_of_the_base(
+    finished, training, videos, tmp_path
+):
+    """The same cell before and after training: the name of the model is the same."""
+    for times in (1, 2):
+        for adapter in (None, finished / "adapter"):
+            model, processor = load("tiny", four_bit=False, adapter=adapter)
+            query = partial(generate, model, processor, videos=videos, max_new_tokens=3)
+            settings = {"model": "tiny", "adapter": None}
+            evaluate(training[:times], query, tmp_path, settings=settings, progress=False)
+    names = {path.name for path in tmp_path.glob("*.jsonl")}
+    assert names == {RECORDS, records_name(fingerprint(finished / "adapter"))}
+    assert all(len((tmp_path / name).read_text().splitlines()) == 2 for name in names)
 
 
 def test_a_finished_stage_is_not_done_again(finished, training, videos, capsys):

@@ -54,7 +54,11 @@ def too_few(groups: int) -> str:
 
     >>> too_few(2)
     '2 groups are too few for an interval (at least 5, and 2 for each task)'
+    >>> too_few(30)
+    'One task has too few groups for an interval of the mean (at least 2)'
     """
+    if groups >= FEWEST:
+        return "One task has too few groups for an interval of the mean (at least 2)"
     noun = "1 group is" if groups == 1 else f"{groups} groups are"
     return f"{noun} too few for an interval (at least {FEWEST}, and 2 for each task)"
 

@@ -92,7 +92,10 @@ def intervals(
         if used < FEWEST or lone or len(whole_draws) < draws / 20:
             continue
         if abs(shift).max() < NOTHING:
-            low, high = agreement(result["estimate"], used, _bounds(weights, lowest))
+            margin = agreement_margin(weights, groups_a_cell, used)
+            bottom, top = _bounds(weights, lowest)
+            low = max(bottom, result["estimate"] - margin)
+            high = min(top, result["estimate"] + margin)
         else:
             low, high = bca(result["estimate"], whole_draws, shift, used)
             results[-1]["se"] = standard_error(shift, used)
@@ -135,18 +138,17 @@ def _bounds(weights, lowest: float) -> tuple[float, float]:
     return round(minus + lowest * plus, 12), round(plus + lowest * minus, 12)  # six sixths are one
 
 
-def agreement(estimate, groups: int, bounds: tuple) -> tuple[float, float]:
-    """Return the interval of groups that all agree, which give a bootstrap nothing to draw.
+def agreement_margin(weights, groups_a_cell, groups: int) -> float:
+    """Return how far the truth may lie from an estimate whose groups all agree: nothing to draw.
 
-    Wilson's interval of a perfect score of so many questions reaches to groups / (groups + z²).
+    Wilson's interval of n questions answered alike is z² / (n + z²) wide. A mean is no surer than
+    all of its groups make it, nor than the cell of fewest groups.
     """
     from scipy.stats import norm
 
     z_squared = norm.ppf(0.975) ** 2
-    margin = z_squared / (groups + z_squared)
-    low = max(bounds[0], estimate - margin)
-    high = min(bounds[1], estimate + margin)
-    return float(low), float(high)
+    cells = abs(weights) * z_squared / (groups_a_cell + z_squared)
+    return max(float(cells.max()), float(z_squared / (groups + z_squared)))
 
 
 def bca(estimate: float, drawn, shift, groups: int) -> tuple[float, float]:

@@ -109,7 +109,8 @@ def test_runs_are_named_by_their_folders_and_records_by_their_place(tmp_path):
         ({}, "b answers 10.0 points more [2.0, 18.0] than a: 60.0 % against 50.0 %"),
         ({"difference": -0.1, "low": -0.18, "high": -0.02, "accuracy": 0.4}, "10.0 points less [2.0, 18.0] than a: 40.0 % against"),
         ({"low": -0.02}, "more [-2.0, 18.0] than a: 60.0 % against 50.0 %, on 20 questions of 9 groups. This may be chance."),
-        ({"low": None, "high": None}, "more than a: 60.0 % against 50.0 %, on 20 questions of 9 groups. 9 groups are too few"),
+        ({"low": None, "high": None}, "on 20 questions of 9 groups. One task has too few groups for an interval of the mean"),
+        ({"low": None, "high": None, "groups": 4}, "more than a: 60.0 % against 50.0 %, on 20 questions of 4 groups. 4 groups are too few"),
         ({"difference": 0.0, "low": -0.1, "high": 0.1, "accuracy": 0.5}, "b answers as much [-10.0, 10.0] as a: 50.0 % against 50.0 %"),
     ],
 )  # fmt: skip

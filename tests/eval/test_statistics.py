@@ -50,6 +50,28 @@ def test_the_acceleration_by_hand():
     assert statistics.acceleration(3 * shift) == pytest.approx(0.48 / (6 * 0.8**1.5))
 
 
+def test_the_interval_by_hand_where_draws_tie_with_the_estimate():
+    """Below .3, equal .2: bias Φ⁻¹(.4) = −.25335; reach √(5/4) · 2.77645 = 3.10417; levels .000153 and .99530."""
+    drawn = np.concatenate([np.linspace(0, 0.3, 300), [0.4] * 200, np.linspace(0.5, 1, 500)])
+    even = np.array([-0.1, -0.1, 0.0, 0.1, 0.1])  # no acceleration
+    low, high = statistics.bca(0.4, drawn, even, 5)
+    assert low == pytest.approx(0.000153, abs=2e-5) and high == pytest.approx(0.99530, abs=1e-4)
+    assert statistics.bca(2.0, drawn, even, 5) == pytest.approx((1.0, 1.0), abs=0.01)
+    assert statistics.bca(-1.0, drawn, even, 5) == pytest.approx((0.0, 0.0), abs=0.01)
+
+
+@pytest.mark.parametrize(("weights", "lowest", "bounds"), [([1.0], 0.0, (0, 1)), ([1.0], -1.0, (-1, 1)), ([1.0, -1.0], 0.0, (-1, 1)),
+                                                           ([0.5, 0.5], -1.0, (-1, 1)), ([1.0, -1.0], -1.0, (-2, 2))])  # fmt: skip
+def test_an_estimate_is_no_further_than_its_values_allow(weights, lowest, bounds):
+    assert statistics._bounds(np.array(weights), lowest) == pytest.approx(bounds)
+
+
+def test_one_question_drawn_once_is_a_mean():
+    means = statistics.bootstrap_means(np.eye(3), np.eye(3), draws=200)
+    once = (~np.isnan(means)).mean()
+    assert once == pytest.approx(1 - (2 / 3) ** 3, abs=0.08)
+
+
 def test_fewer_than_five_groups_give_no_interval():
     for count in range(1, 8):
         groups = {str(i): [i % 2, 1] for i in range(count)}
@@ -82,8 +104,17 @@ def test_agreement_of_differences_reaches_both_ways():
     estimate = statistics.task_means(rows({str(i): [0] for i in range(20)}), lowest=-1.0)[0][2]
     margin = 1.959964**2 / (20 + 1.959964**2)
     assert (estimate["low"], estimate["high"]) == pytest.approx((-margin, margin))
-    low, high = statistics.agreement(0.9, 20, (-1.0, 0.95))
-    assert (low, high) == pytest.approx((0.9 - margin, 0.95))
+
+
+def test_a_mean_of_groups_that_agree_is_no_surer_than_the_task_of_few_groups():
+    """Ten groups all wrong in one task, ninety all right in the other: Wilson's margins are 27.8 and 4.1 points."""
+    few = rows({str(i): [0] for i in range(10)})
+    mean = statistics.task_means(few + rows({str(i): [1] for i in range(90)}, "reverse"))[-1][2]
+    assert (mean["low"], mean["high"]) == pytest.approx((0.5 - 0.1388, 0.5 + 0.1388), abs=1e-3)
+    assert mean["se"] is None and mean["groups"] == 90
+    both = rows({str(i): [0] for i in range(10)}, "reverse")
+    same = statistics.task_means(few + both)[-1][2]
+    assert same["high"] == pytest.approx(0.2775, abs=1e-3)  # the same ten groups in both
 
 
 def test_a_perfect_mean_of_six_reaches_one():
@@ -122,7 +153,7 @@ def test_contrasts_are_estimated_each_by_the_groups_that_bear_on_it():
     forward, gap = statistics.intervals(sums, counts, [[1, 0], [1, -1]], lowest=0.0)
     assert (forward["estimate"], forward["groups"]) == (pytest.approx(1.0), 6)
     assert (gap["estimate"], gap["groups"]) == (pytest.approx(0.5), 8)
-    margin = 1.959964**2 / (8 + 1.959964**2)
+    margin = 1.959964**2 / (6 + 1.959964**2)  # no surer than forward, which six groups have
     assert (gap["low"], gap["high"]) == pytest.approx((0.5 - margin, 0.5 + margin))
 
 

@@ -106,6 +106,22 @@ def test_a_thought_that_the_prompt_opened_counts_as_opened(reply, reason, answer
     assert "<think>" not in parsed.think.split("\n")[0]
 
 
+@pytest.mark.parametrize(
+    ("reply", "reason", "answer", "source"),
+    [
+        ("<answer>B</answer>", "", "B", "tagged"),
+        ("<answer>B", "", "B", "cut"),
+        ("B", "", "B", "untagged"),
+        ("<answer>B</answer> <answer>B</answer>", "ambiguous", "", ""),
+        ("<answer>A</answer> <answer>B</answer> <answer>C</answer>", "ambiguous", "", ""),
+        ("<answer>A</answer> or <answer>B", "ambiguous", "", ""),
+    ],
+)
+def test_one_answer_is_read_with_where_it_stands(reply, reason, answer, source):
+    parsed = parse(reply)
+    assert (parsed.reason, parsed.answer, parsed.source) == (reason, answer, source)
+
+
 def test_a_closing_tag_shows_that_the_prompt_opened_the_thought():
     for opened in (None, True):
         parsed = parse("Thinking forward: turn left</think> <answer>B</answer>", opened)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stlite.data import egost, prompts
-from stlite.data.sample import Sample, replace
+from stlite.data.sample import Sample, SampleError, replace
 from stlite.data.steps import cut_steps, reverse_path
+from stlite.rewards.parse import parse
 from stlite.rewards.rewards import (
     PRESETS,
     REWARD_COLUMNS,
@@ -66,6 +67,14 @@ def test_the_gold_reply_is_paid_in_full_by_every_reward_that_applies():
             {"route_reward"} if s.kind == "route" else {"accuracy_reward", "consistency_reward"}
         )
         assert found == {f.__name__: 1.0 if f.__name__ in applies else None for f in REWARDS}
+
+
+def test_a_reply_is_scored_as_text_and_as_parsed():
+    for sample in (BACK, ROUTE):
+        assert score(sample, parse(gold(sample))) == score(sample, gold(sample))
+        assert score(sample, gold(sample)).value == pytest.approx(1.0)
+    with pytest.raises(SampleError, match="expected an annotated route, found ''"):
+        score(replace(ROUTE, answer=""), "turn left")
 
 
 def test_accuracy_is_the_score():

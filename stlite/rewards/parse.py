@@ -13,7 +13,9 @@ OPENER = r"[<◁]\s?(?P<slash>/?)\s?"
 CLOSER = r"(?:ing)?\s?[>▷]"
 TAG = re.compile(rf"(?i){OPENER}(?P<name>think|(?:final[ _-]?)?answer){CLOSER}")  # "◁/think▷"
 END_OF_THOUGHT = re.compile(rf"(?i){OPENER.replace('/?', '/')}(?P<name>think){CLOSER}")
-REPEATED_OPENING = re.compile(rf"(?i)\s*{OPENER.replace('/?', '')}think{CLOSER}")
+OPENING = rf"{OPENER.replace('/?', '')}think{CLOSER}"
+REPEATED_OPENING = re.compile(rf"(?i)\s*{OPENING}")
+OPEN_END = re.compile(rf"(?i){OPENING}\s*\Z")
 # "B<|im_end|>"
 CONTROL_TOKEN = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_box)\|>|</s>|<eos>")
 
@@ -80,7 +82,7 @@ def opens_thinking(prompt: str) -> bool:
     >>> opens_thinking("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     False
     """
-    return prompt.rstrip().endswith("<think>")
+    return bool(OPEN_END.search(prompt))
 
 
 def parse(text: str, thinking_opened: bool | None = None) -> Reply:

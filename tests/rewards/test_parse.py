@@ -136,7 +136,10 @@ def test_whether_a_prompt_opens_the_thinking_is_read_off_its_end():
     asked = "Output the thinking process in <think> </think> and <answer> </answer>.<|im_end|>\n<|im_start|>assistant\n"
     assert not opens_thinking(asked)
     assert opens_thinking(asked + "<think>\n") and opens_thinking(asked + "<think>")
-    assert not opens_thinking(asked + "<think>\n\n</think>\n\n")
+    for tag in ("<thinking>", "<THINK>\n\n", "◁think▷", "< think >"):
+        assert opens_thinking(asked + tag), tag
+    for end in ("<think>\n\n</think>\n\n", "<think>", "I think", "<answer>"):
+        assert opens_thinking(asked + end) == (end == "<think>"), end
 
 
 # ---- any text -----------------------------------------------------------------------------------

@@ -202,6 +202,18 @@ def test_nothing_is_consistent_with_nothing():
     assert reverse_consistency("I walk.", "I do not know.") == 0.0
 
 
+@pytest.mark.parametrize(
+    ("route", "direction", "value"),
+    [("Turn left.", 1 / 4, 1 / 16), ("Turn left, turn right.", 1 / 2, 1 / 4), ("Turn right.", 1 / 4, 1 / 16),
+     ("Turn left, turn right, turn left.", 3 / 4, 9 / 16)],
+)  # fmt: skip
+def test_half_of_the_turns_are_worth_a_quarter(route, direction, value):
+    reference = "Turn left, turn right, turn left, turn left."
+    compared = compare_routes(reference, route)
+    assert compared["direction"] == pytest.approx(direction)
+    assert compared["value"] == pytest.approx(value)
+
+
 def test_landmarks_alone_earn_their_share_and_their_order_the_other_half():
     reference = "Pass the gate, the shop, the bank, the wall."
     assert compare_routes(reference, "Pass the gate.")["value"] == pytest.approx(1 / 4)

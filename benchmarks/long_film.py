@@ -37,16 +37,18 @@ VIEWS = {
     "player": "play(sample('film.mp4'), '{folder}')",
     "inspector": "inspect([sample('film.mp4')], None, '{folder}')",
 }
-SEEK = """async (second) => {
+SEEK = """(second) => new Promise((done, fail) => {
     const video = document.querySelector('video'), range = document.querySelector('.sf-range');
     const began = performance.now();
+    const look = (now, frame) => {
+        if (Math.abs(frame.mediaTime - second) < 0.2) done(performance.now() - began);
+        else video.requestVideoFrameCallback(look);
+    };
+    video.requestVideoFrameCallback(look);
+    setTimeout(() => fail(`no frame of ${second} s came, ${video.currentTime} s is shown`), 20000);
     range.value = second;
     range.dispatchEvent(new Event('input'));
-    for (;;) {
-        const shown = await new Promise((done) => video.requestVideoFrameCallback((now, frame) => done(frame.mediaTime)));
-        if (Math.abs(shown - second) < 0.2) return performance.now() - began;
-    }
-}"""
+})"""
 
 
 def make_film(path: Path, seconds: float):

@@ -11,6 +11,8 @@ const MOVES = { ArrowLeft: "turn left", ArrowUp: "go straight", ArrowRight: "tur
 const SIGNS = { direction: "→", landmark: "◆", action: "▲" };
 const ARROWS = { "turn left": "↰", "go straight": "↑", "turn right": "↱", "turn around": "↶" };
 const TEXT_NAMES = { group: "group (videos of one recording share it)", part: "part", source: "source", route: "route, in words", route_reverse: "route back, in words" };
+const EMPTY = "No steps yet. Click on the film; space plays it. Press ← ↑ → ↓ at each move, l at a landmark, a at an action. ? lists all keys.";
+const UNSHOWN = "Nothing can be written about a film that is not seen. n goes to the next one.";
 const WAIT = 4000;  // milliseconds without an answer before the kernel counts as gone
 
 function render({ model, el: host }) {
@@ -84,7 +86,7 @@ function render({ model, el: host }) {
         button(`derive the ${task} way back by rule`, "derive it by rule", () => send({ do: "derive", task })))));
     return [h("div", { class: "sa-row sa-top", "aria-hidden": "true" }, ["when", "", "the way there", "", "the way back (read upwards)", ""].map((t) => h("span", {}, t))),
       rows.length || start ? h("ol", { class: "sa-list", "aria-label": "steps" }, rows.map(stepRow), start)
-        : h("p", { class: "sf-said" }, "No steps yet. Click on the film; space plays it. Press ← ↑ → ↓ at each move, l at a landmark, a at an action. ? lists all keys."), loose,
+        : h("p", { class: "sf-said" }, (model.get("film") || {}).error ? UNSHOWN : EMPTY), loose,
       (state.doubts || []).length > 0 && h("div", { class: "sa-loose" }, h("p", {}, "Saved, but no samples can be made of this yet:"),
         h("ul", {}, state.doubts.map((text) => h("li", {}, text))))];
   }

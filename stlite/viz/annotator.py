@@ -65,12 +65,20 @@ class Annotator(FilmView):
         self.at = -1
         self.told = {"text": "; ".join(notes), "trouble": bool(notes)}
         self.done = 0
-        open_ones = [i for i, walk in enumerate(self.walks) if is_empty(walk)]
-        if self.walks:
-            self.go(open_ones[0] if open_ones else 0)
-        else:
-            self.film = {"key": 1, "error": f"there is no film under {root}"}
+        self._start()
         self.draw()
+
+    def _start(self):
+        """Show the first film that nobody has annotated and that can be shown."""
+        if not self.walks:
+            self.film = {"key": 1, "error": f"there is no film under {self.root}"}
+            return
+        open_ones = [at for at, walk in enumerate(self.walks) if is_empty(walk)]
+        for at in open_ones:
+            self.go(at)
+            if not self.film["error"]:
+                return
+        self.go(0)
 
     @property
     def walk(self) -> dict:

@@ -51,6 +51,8 @@ class FilmView(anywidget.AnyWidget):
             try:
                 self.opened = Film(locate(video, self.root))
                 facts |= self.opened.facts()
+            except SampleError as error:
+                facts["error"] = f"{video}: expected {error.expected}"
             except FAULTS as error:
                 facts["error"] = f"{video}: {error}"
         self.film = facts

@@ -161,6 +161,21 @@ def test_a_film_that_cannot_be_shown_says_so_and_takes_no_step(widget):
     assert widget.state["told"]["trouble"] and not widget.path.exists()
 
 
+def test_it_opens_on_the_first_film_that_can_be_shown(films, tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("1.mp4", "4.mp4"):
+        shutil.copy(films / "no_film.mp4", root / name)
+    for name in ("2.mp4", "3.mp4"):
+        shutil.copy(films / "a.mp4", root / name)
+    path = tmp_path / "walks.csv"
+    for expected in ("2.mp4", "3.mp4", "1.mp4"):  # at last none is open that can be shown
+        widget = annotate(root, path)
+        assert widget.state["video"] == expected
+        press(widget, "landmark", "lamp", 0.5)
+        widget.close()
+
+
 def test_paths_stay_under_the_root(films, tmp_path):
     root = tmp_path / "root"
     root.mkdir()

@@ -10,6 +10,7 @@ import statistics
 import numpy as np
 import pytest
 
+from stlite.data.annotation_cells import COLUMNS
 from tests import clips
 from tests.lab import CHROMIUM, run
 from tests.viz.test_browser import PAYLOADS
@@ -203,10 +204,15 @@ def test_a_kernel_that_is_gone_is_told(lab, films):
 def test_no_text_of_a_table_runs(lab, films):
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("video", "direction", "direction_reverse", "landmark", "group", "source"))
+    writer.writerow(COLUMNS)
     for i, text in enumerate(PAYLOADS):
-        writer.writerow((f"{text} {i}.mp4", text, f"{text};{text};{text}", text, text, text))
-    writer.writerow(("minute.mp4", "turn left", "", "", "", ""))
+        cells = dict.fromkeys(COLUMNS, text) | {"video": f"{text} {i}.mp4", "id": f"{text} {i}"}
+        cells["direction_reverse"] = (
+            f"{text};{text};{text}"  # steps that match none of the way there
+        )
+        writer.writerow([cells[name] for name in COLUMNS])
+    done = {"video": "minute.mp4", "direction": "turn left"}
+    writer.writerow([done.get(name, "") for name in COLUMNS])
     (lab.folder / "hostile.csv").write_text(file.getvalue())
     page = open_annotator(lab, "hostile_table", table="hostile.csv")
     shown = 0
@@ -384,7 +390,9 @@ from stlite.viz.ask import reply_view
 from stlite.viz.player import play
 text = open("payload.txt").read()
 view = play("minute.mp4", "films")
-view.view = view.view | {"question": text, "trouble": text}
+steps = [{"text": text, "second": 1.0, "task": text}]
+view.view = view.view | {"question": text, "trouble": text, "paths": [{"name": text, "steps": steps}]}
+view.film = view.film | {"name": text, "note": text}
 view.reply = reply_view(f"<think>Thinking forward: {text}, turn left</think> <answer>{text}</answer>") | {"state": text}
 view
 """
@@ -398,6 +406,8 @@ def test_no_text_of_a_reply_runs(lab, films):
     wait_for_frame(page, 0)
     assert page.locator(".sf-question").inner_text().startswith(PAYLOADS[0])
     assert page.locator(".sf-thought").inner_text().count("pwn()") >= 35
+    assert page.locator(".sf-step").inner_text().startswith(PAYLOADS[0])
+    assert page.locator(".sf-root .st-head b").inner_text().startswith(PAYLOADS[0])
     assert page.evaluate("window.pwned === undefined")
     page.close()
 

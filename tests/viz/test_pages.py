@@ -16,6 +16,7 @@ from stlite.viz.training_view import show_group
 from tests import clips
 from tests.lab import CHROMIUM, CONTROLS, accessible_names, run
 from tests.viewed import OPTIONS, said, samples
+from tests.viz.test_browser import PAYLOADS
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM, reason="no chromium here: apt-get install chromium runs the browser tests"
@@ -367,6 +368,32 @@ def test_a_long_reply_of_a_group_is_cut_in_its_middle_and_shown_whole_on_demand(
     page.keyboard.press("Enter")
     assert cell.text_content() == text
     page.close()
+
+
+@pytest.mark.parametrize("view", ["group", "chain"])
+def test_no_payload_runs_in_a_group_or_a_chain(browser, videos, tmp_path, view):
+    """The policy is taken out of the page: its text must be harmless without."""
+    for i, payload in enumerate(PAYLOADS):
+        sample = replace(samples(1)[0], question=payload, steps_forward=(payload, "turn left"))
+        reply = (
+            f"<think>Let's start by thinking forward: {payload}</think> <answer>{payload}</answer>"
+        )
+        path = tmp_path / f"{i}.html"
+        if view == "group":
+            rows = [{"reply": reply, payload: 1.0}, {"reply": payload, payload: 0.0}]
+            show_group(rows, payload, sample=sample, videos=videos).save(path)
+        else:
+            show_chain(sample, reply, videos).save(path)
+        text = path.read_text("utf-8")
+        path.write_text(text.replace('http-equiv="Content-Security-Policy"', ""), "utf-8")
+        page = browser.new_page()
+        page.add_init_script("window.pwn = () => { window.pwned = true }")
+        page.goto(f"file://{path}")
+        page.locator(".st-root").focus()
+        page.keyboard.press("j")
+        assert payload.strip() in page.locator(".st-root").text_content()
+        assert page.evaluate("window.pwned === undefined"), payload
+        page.close()
 
 
 def test_joiners_stay_and_characters_that_hide_or_turn_text_are_shown(browser, videos, page_of):

@@ -67,8 +67,10 @@ def annotate_command(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     from stlite.viz import annotation_notebook
 
-    if not list_films(args.videos):
-        parser.error(f"expected a folder with films, found none under {args.videos}")
+    films, faults = list_films(args.videos)
+    if not films:
+        found = "; ".join(faults) or f"none under {args.videos}"
+        parser.error(f"expected a folder with films, found {found}")
     try:
         path = annotation_notebook.write_notebook(args.videos, args.table)
         print(f"notebook: {path}")

@@ -96,16 +96,39 @@ def _with_folders(file: str, depth: int) -> str:
 # ---- files under a root
 
 
-def list_films(root) -> list[str]:
-    """List the films under a folder, as paths relative to it."""
+def list_films(root) -> tuple[list[str], list[str]]:
+    """List the films under a folder, as paths relative to it, and say which a table cannot name."""
     root = Path(root)
     films = []
+    faults = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                films.append(Path(folder, name).relative_to(root).as_posix())
-    return films
+            if not name.lower().endswith(SUFFIXES) or name.startswith("."):
+                continue
+            film = Path(folder, name).relative_to(root).as_posix()
+            if _can_be_written(film):
+                films.append(film)
+            else:
+                shown = film.encode("utf-8", "backslashreplace").decode()
+                faults.append(
+                    f"{shown!r} is left out: a table cannot hold this name, rename the file"
+                )
+    return films, faults
+
+
+def _can_be_written(video: str) -> bool:
+    """Tell whether a film's path under its root can stand in a table and be read from it again.
+
+    >>> _can_be_written("walks/a.mp4"), _can_be_written(" a.mp4"), _can_be_written("a#t=1.mp4")
+    (True, False, False)
+    """
+    try:
+        video.encode("utf-8")
+        safe_path(video)
+    except (UnicodeEncodeError, SampleError):
+        return False
+    return video == video.strip() and "#t=" not in video
 
 
 def video_finder(root: str | os.PathLike | None, strict: bool = False) -> Callable[[str, str], str]:

@@ -54,7 +54,8 @@ class Annotator(FilmView):
         self.turn = threading.RLock()  # Jupyter may handle messages on several threads
         self.walks, rows, notes = read_walks(self.path)
         self.seen = dict(zip(keys_of(rows), rows))
-        self.films = list_films(root)
+        self.films, faults = list_films(root)
+        notes += faults
         self.find = video_finder(root)
         named = {walk["video"].partition("#t=")[0] for walk in self.walks}
         self.walks += [empty_walk(video) for video in self.films if video not in named]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from stlite.data.annotation_file import read_table, read_walks
+from stlite.data.annotations import annotations
 from stlite.viz.annotator import annotate
 from tests import clips
 
@@ -174,6 +175,30 @@ def test_it_opens_on_the_first_film_that_can_be_shown(films, tmp_path):
         assert widget.state["video"] == expected
         press(widget, "landmark", "lamp", 0.5)
         widget.close()
+
+
+NAMES = ("a;b.mp4", 'q"x".mp4', "new\nline.mp4", "=cmd.mp4", "a, b.MP4", "cafe\u0301.mp4", "~.mp4")
+UNFIT = (" lead.mp4", "x\udcff.mp4", "a#t=1,2.mp4", "a:b.mp4", "\\back.mp4")
+
+
+@pytest.mark.parametrize("name", NAMES + UNFIT, ids=ascii)
+def test_a_film_of_any_name_is_written_and_read_or_left_out_aloud(films, tmp_path, name):
+    root = tmp_path / "root"
+    root.mkdir()
+    shutil.copy(films / "a.mp4", root / name)
+    path = tmp_path / "walks.csv"
+    widget = annotate(root, path)
+    if name in UNFIT:
+        told = widget.state["told"]
+        assert told["trouble"] and told["text"].endswith("rename the file")
+        json.dumps([widget.state, widget.film], ensure_ascii=False).encode()
+    else:
+        press(widget, "direction", "turn left", 0.1)
+        assert {sample.video for sample in annotations(path, videos=root)} == {name}
+        again = annotate(root, path)
+        assert (again.state["of"], again.state["annotated"], again.film["error"]) == (1, 1, "")
+        again.close()
+    widget.close()
 
 
 def test_paths_stay_under_the_root(films, tmp_path):

@@ -50,7 +50,7 @@ def score(sample: Sample, reply: Reply | str, thinking_opened: bool | None = Non
 def is_reward(name: str) -> bool:
     """Return whether a column of a run's completions is a reward: its name ends in "_reward".
 
-    TRL names these columns by their functions, so a reward function's name must end so, too.
+    They are named by their functions; `grpo` adds the ending to a name that lacks it.
     """
     return name.endswith("_reward")
 

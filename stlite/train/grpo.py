@@ -25,7 +25,7 @@ from transformers import TrainerCallback
 
 from stlite.data.sample import Sample
 from stlite.rewards.rewards import PRESETS as REWARDS
-from stlite.rewards.rewards import REWARD_COLUMNS
+from stlite.rewards.rewards import REWARD_COLUMNS, is_reward
 from stlite.train import checkpoints, runs
 from stlite.train.chat import thinking_opened
 from stlite.train.dry_run import clear_logs
@@ -104,8 +104,8 @@ class Completions(TrainerCallback):
         table = {name: list(logs["extra"][name]) for name in LOGGED}
         for name in ("prompt", "completion"):
             table[name] = list(logs[name])
-        for name, values in logs["rewards"].items():
-            table[name] = list(values)
+        for name, values in logs["rewards"].items():  # a column is a reward by its name
+            table[name if is_reward(name) else f"{name}_reward"] = list(values)
         table["advantage"] = list(logs["advantages"])
         table = {"step": [state.global_step] * len(table["prompt"]), **table}
         self.folder.mkdir(parents=True, exist_ok=True)

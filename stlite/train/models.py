@@ -25,6 +25,7 @@ from stlite.train.sharing import adapter_folder, adapter_reading, is_hub_name, m
 from stlite.train.vision_cache import cache_vision_features
 
 HUB_SECONDS = 4  # how long the hub may take to answer
+PROXY_REFUSES = 407
 RECURRENT = ("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj")  # Qwen3.5's DeltaNet
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", *RECURRENT)
 MLP = ("gate_proj", "up_proj", "down_proj")  # they hold what is composed from the steps
@@ -161,15 +162,15 @@ def _hub_answers() -> bool:
         from huggingface_hub import constants, get_session
 
         try:
-            get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-            answers.append(True)
+            status = get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS).status_code
+            answers.append(status < 500 and status != PROXY_REFUSES)
         except Exception:
             pass
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_SECONDS)
-    return bool(answers)
+    return any(answers)
 
 
 # ---- numbers that a type of number can hold --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from random_models import KINDS, architecture
 from safetensors.torch import load_file
 
 from stlite.data import prompts
+from stlite.rewards.reward_audit import audit_completions
 from stlite.rewards.rewards import PRESETS
 from stlite.train import dry_run, preflight, runs, shared_prefix, video_trainer
 from stlite.train import grpo as rollouts
@@ -166,9 +167,15 @@ def test_rows_a_backward_are_halved_until_they_fit_and_the_adapter_stays_the_sam
         assert torch.allclose(value, made["parted"][key], atol=1e-5), key
 
 
+def brevity(completions, **kwargs) -> list[float]:
+    """Reward a short reply, under a name that does not end as those of rewards do."""
+    return [1 / (1 + len(completion[-1]["content"])) for completion in completions]
+
+
 def test_grpo_takes_steps_on_video_and_keeps_what_it_saw(training, videos, tmp_path):
     model, processor = load("tiny")
-    rollouts.grpo(model, processor, training[:4], tmp_path, videos=videos, rewards="st-r1-reverse", max_steps=2,
+    rewards = [*PRESETS["st-r1-reverse"], brevity]
+    rollouts.grpo(model, processor, training[:4], tmp_path, videos=videos, rewards=rewards, max_steps=2,
                learning_rate=1e-3, temperature=1.2, **GROUP)  # fmt: skip
     kept = pandas.concat(
         [pandas.read_parquet(p) for p in sorted((tmp_path / "completions").glob("*.parquet"))]
@@ -177,6 +184,10 @@ def test_grpo_takes_steps_on_video_and_keeps_what_it_saw(training, videos, tmp_p
         f.__name__ for f in PRESETS["st-r1-reverse"]
     } <= set(kept)
     assert len(kept) == 2 * 4
+    assert (kept["brevity_reward"] > 0).all() and "brevity" not in kept
+    checks = audit_completions(tmp_path / "completions")["tables"]["Checks"]
+    shares = {check["check"]: check["share"] for check in checks}
+    assert shares["rewarded for format alone"] == pytest.approx(0.0)  # nothing is: all are brief
     assert not kept["thinking_opened"].any()
     assert set(kept["id"]) <= {s.id for s in training[:4]}
     assert all(

@@ -76,6 +76,23 @@ def test_without_a_network_loading_fails_at_once(empty_hub, monkeypatch):
             load("qwen3-vl-4b")
 
 
+@pytest.mark.parametrize("status", [407, 502, 503])
+def test_a_proxy_that_reaches_no_hub_is_no_network(empty_hub, monkeypatch, status):
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        """Answers every HEAD for a hub that it cannot reach."""
+
+        def do_HEAD(self):
+            self.send_response(status)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{proxy.server_port}")
+        monkeypatch.setattr(models, "HUB_SECONDS", 60)
+        threading.Thread(target=proxy.handle_request, daemon=True).start()
+        with pytest.raises(ConnectionError, match="Qwen3-VL-4B-Instruct: not on this machine"):
+            load("qwen3-vl-4b")
+
+
 def test_offline_by_wish_is_no_network(empty_hub, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ConnectionError, match="give its folder"):

@@ -221,6 +221,38 @@ def _time_backward(core, log_probs_of, prompt, replies: list, clip: dict) -> tup
 
 def check_accuracy(model: str, tokens: int, questions: int) -> dict:
     """Ask the base a few sample questions; the verdict is that it answers, whether rightly or not."""
+    records = _ask_base(model, tokens, questions)
+    reasons = [record["reason"] for record in records]
+    return {"verdict": reasons.count("failed") == 0, "found": _count_right(records),
+            "beside": f"{reasons.count('unreadable')} unreadable, {reasons.count('failed')} failed; chance 25 %"}  # fmt: skip
+
+
+def check_timestamps(model: str, tokens: int, questions: int) -> dict:
+    """Ask the base the same questions with the times of frames bare, as it was trained, and wrapped.
+
+    The verdict is that bare is not worse by more than one question in ten.
+    """
+    from stlite.train.presets import TIMESTAMPS
+    from stlite.train.presets import settings as preset_settings
+
+    if "timestamps" not in preset_settings(model):
+        return {"verdict": True, "found": "the prompts of this model hold no times"}
+    found = {form: _ask_base(model, tokens, questions, timestamps=form) for form in TIMESTAMPS}
+    right = {form: sum(row["value"] for row in rows) for form, rows in found.items()}
+    same = sum(a["reply"] == b["reply"] for a, b in zip(found["bare"], found["wrapped"]))
+    return {
+        "verdict": right["bare"] >= right["wrapped"] - len(found["bare"]) / 10,
+        "found": f"bare: {_count_right(found['bare'])}",
+        "beside": f"wrapped: {_count_right(found['wrapped'])}; {same} replies are the same",
+    }
+
+
+def _count_right(records: list[dict]) -> str:
+    return f"{sum(record['value'] for record in records):.0f} of {len(records)} right"
+
+
+def _ask_base(model: str, tokens: int, questions: int, **how) -> list[dict]:
+    """Ask a model, loaded with `how`, some questions of the sample benchmark; return their records."""
     from functools import partial
 
     from stlite.data.egost import read_benchmark
@@ -232,13 +264,9 @@ def check_accuracy(model: str, tokens: int, questions: int) -> dict:
         s for s in read_benchmark(DATA / "benchmark", videos=DATA / "videos") if s.kind == "choice"
     ]
     samples = samples[:: max(len(samples) // questions, 1)][:questions]
-    ask = partial(generate, *load(model), videos=DATA / "videos", max_new_tokens=tokens)
+    ask = partial(generate, *load(model, **how), videos=DATA / "videos", max_new_tokens=tokens)
     with tempfile.TemporaryDirectory() as out:
-        records = evaluate(samples, ask, out, settings={"model": model}, batch=8, progress=False)
-    right = sum(record["value"] for record in records)
-    reasons = [record["reason"] for record in records]
-    return {"verdict": reasons.count("failed") == 0, "found": f"{right:.0f} of {len(records)} right",
-            "beside": f"{reasons.count('unreadable')} unreadable, {reasons.count('failed')} failed; chance 25 %"}  # fmt: skip
+        return evaluate(samples, ask, out, settings={"model": model}, batch=8, progress=False)
 
 
 CHECKS = {
@@ -248,6 +276,7 @@ CHECKS = {
     "killed and gone on with": check_resume,
     "each prompt once": check_packed,
     "base accuracy on sample questions": check_accuracy,
+    "times of frames bare and wrapped": check_timestamps,
 }
 
 

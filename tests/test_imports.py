@@ -74,6 +74,7 @@ ROOMS = {
         "chat",
         "models",
         "generation",
+        "patched_processor",
         "temporal",
         "log_probs",
         "shared_prefix",

@@ -23,13 +23,14 @@ from stlite.train.generation import encode, generate
 from stlite.train.models import load
 from stlite.train.preflight import check_disk
 from stlite.train.presets import settings
+from stlite.train.sharing import adapter_reading
 
 
 def merge(preset: str, adapter: str | os.PathLike, out: str | os.PathLike) -> Path:
     """Merge an adapter into its model's unquantised weights, saved in bfloat16 with the processor; returns the folder.
 
     One file of weights at a time is in memory, 2 bytes a weight. `load` reads videos for the new
-    folder as for `preset`. Raises ValueError for 4-bit weights, for a folder in use, and for an
+    folder as the adapter was trained, or as for `preset`. Raises ValueError for 4-bit weights, for a folder in use, and for an
     adapter that is not plain LoRA of this model; OSError where the disk has no room.
     """
     out = Path(out)
@@ -37,6 +38,7 @@ def merge(preset: str, adapter: str | os.PathLike, out: str | os.PathLike) -> Pa
         raise ValueError(f"{out}: expected a folder that is not there yet")
     chosen = dict(settings(preset))
     source = _local_folder(chosen.pop("source"))
+    chosen |= adapter_reading(adapter)
     config = json.loads((source / "config.json").read_text("utf-8"))
     if "quantization_config" in config:
         raise ValueError(

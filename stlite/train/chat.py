@@ -11,13 +11,33 @@ OPENING_TAG = "<think>"
 PROBE = [{"role": "user", "content": [{"type": "text", "text": "Where?"}]}]  # to look at a template
 MARK = "\u241erest\u241e"  # stands for a reply, to see what a template writes after it
 VISION_TOKENS = ("<|vision_start|>", "<|video_pad|>", "<|vision_end|>")
+CLIP = "".join(VISION_TOKENS)  # what templates write for a clip
 
 
 def question_text(processor, chat: list[dict], direct: bool = False) -> str:
     """Render a chat up to where the model's reply begins; `direct` asks for an answer without thinking."""
-    return processor.apply_chat_template(
+    text = processor.apply_chat_template(
         chat, tokenize=False, add_generation_prompt=True, **_switch(processor, direct)
     )
+    return unwrap_clips(processor, text)
+
+
+def unwrap_clips(processor, text: str) -> str:
+    """Drop the vision tokens around each clip, where the times of its frames are to stand bare.
+
+    Qwen3-VL and Qwen3.5 write "<0.5 seconds>" and vision tokens for each two frames, so that a
+    clip's own pair is one too many. Their models were trained without it: transformers 4.57
+    replaced it, from 5.10 on it stays.
+    """
+    if getattr(processor, "timestamps", None) != "bare":
+        return text
+    return text.replace(CLIP, "<|video_pad|>")
+
+
+def timestamps_of(processor) -> dict:
+    """Return how the times of frames are written, for a run's record; {} where there are none."""
+    timestamps = getattr(processor, "timestamps", None)
+    return {"timestamps": timestamps} if timestamps else {}
 
 
 def _switch(processor, direct: bool) -> dict:

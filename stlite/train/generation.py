@@ -8,6 +8,7 @@ generate(model, processor, samples, videos="sample_data/videos")[0]["reply"]
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 
 import torch
 
@@ -15,7 +16,13 @@ from stlite.data import prompts
 from stlite.data.sample import Sample, SampleError
 from stlite.data.video import Clip, ClipError, read_clip
 from stlite.train import backend  # noqa: F401  before transformers: on CUDA it imports Unsloth
-from stlite.train.chat import OPENING_TAG, render, rest_of, thinking_opened
+from stlite.train.chat import (
+    OPENING_TAG,
+    render,
+    rest_of,
+    thinking_opened,
+    timestamps_of,
+)
 from stlite.train.delta_net import new_cache
 from stlite.train.models import fingerprint_adapter
 
@@ -24,13 +31,8 @@ from stlite.train.models import fingerprint_adapter
 from transformers import GenerationConfig, LogitsProcessor
 from transformers.cache_utils import Cache, DynamicLayer
 
-MODALITIES = (
-    "vision",
-    "image",
-    "video",
-    "audio",
-    "tts",
-)  # <|video_pad|>, <|audio_start|>, <tts_pad>
+# <|video_pad|>, <|audio_start|>, <tts_pad>
+MODALITIES = ("vision", "image", "video", "audio", "tts")
 
 
 # ---- clips and chats to inputs ---------------------------------------------------------------------------------------
@@ -99,38 +101,6 @@ def clip_metadata(clip: Clip) -> dict:
         "video_backend": clip.backend,
         "frames_indices": places,
     }
-
-
-def patch_video_processor(processor, videos: str | os.PathLike | None = None) -> None:
-    """Make a processor read the paths of videos itself, under the root `videos`, through `read_clip`.
-
-    Only for a trainer that hands paths to the processor (Unsloth's own). The video processor
-    becomes a subclass of the same name, so that it still saves and reloads.
-    """
-    from transformers.video_utils import VideoMetadata
-
-    class Patched(type(processor.video_processor)):
-        """A video processor whose videos are read by `read_clip`."""
-
-        def fetch_videos(self, paths, sample_indices_fn=None):
-            """Return frames and metadata of a path, or lists of both for a list of paths."""
-            if isinstance(paths, (list, tuple)):
-                return list(zip(*[self.fetch_videos(path) for path in paths]))
-            clip = read(processor, paths, videos)
-            return clip.frames, VideoMetadata(**clip_metadata(clip))
-
-        def fetch_images(self, urls):
-            """Refuse a list of images: it would go round the reader."""
-            raise ValueError(
-                f"video: expected the path of a video file, found a list of images: {str(urls)[:200]}"
-            )
-
-    plain = type(processor.video_processor)
-    Patched.__name__ = plain.__name__
-    Patched.__module__ = plain.__module__
-    processor.video_processor.__class__ = Patched
-    processor.video_processor.do_resize = False
-    processor.video_processor.do_sample_frames = False
 
 
 # ---- what decides which tokens are drawn -----------------------------------------------------------------------------
@@ -327,7 +297,13 @@ def adapter_of(model, processor) -> str | None:
     return None if name == "none" else name
 
 
-generate.sampling = sampling  # `evaluate` writes what these give into run.json
+@wraps(sampling)
+def _recorded(model, processor, **chosen) -> dict:
+    """Return the settings of `sampling`, and how the prompt writes the times of frames."""
+    return sampling(model, processor, **chosen) | timestamps_of(processor)
+
+
+generate.sampling = _recorded  # `evaluate` writes what these give into run.json
 generate.adapter = adapter_of
 
 

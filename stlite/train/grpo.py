@@ -14,8 +14,9 @@ from functools import partial, wraps
 from pathlib import Path
 
 from stlite.data import prompts
-from stlite.train.generation import patch_video_processor, suppressed_tokens  # before trl
+from stlite.train.generation import suppressed_tokens  # before trl
 from stlite.train.models import add_lora
+from stlite.train.patched_processor import patch_video_processor
 from stlite.train.video_trainer import GRPOConfig, VideoGRPOTrainer
 
 # isort: split

@@ -20,7 +20,7 @@ from stlite.train import memory
 from stlite.train.backend import UNSLOTH, compute_dtype, unseen_card
 from stlite.train.chat import check_processor
 from stlite.train.delta_net import fork_states
-from stlite.train.presets import PRESETS, READING, settings, trained_run
+from stlite.train.presets import PRESETS, READING, TIMESTAMPS, settings, trained_run
 from stlite.train.sharing import adapter_folder, adapter_reading, is_hub_name, model_folder
 from stlite.train.vision_cache import cache_vision_features
 
@@ -43,7 +43,7 @@ LORA = {
 
 def load(
     preset: str, four_bit: bool = True, backend: str = "auto", adapter: str | os.PathLike | None = None,
-    frames: int | None = None, max_pixels: int | None = None,
+    frames: int | None = None, max_pixels: int | None = None, timestamps: str | None = None,
 ):  # fmt: skip
     """Load a model and its processor; `processor.reading` says how clips are read for it.
 
@@ -51,8 +51,9 @@ def load(
     model, its adapter and its reading are then those that the run was trained with. `backend` is
     "unsloth", "transformers", or "auto": Unsloth on CUDA, where it is installed. `adapter` is a
     folder that training saved, or the name of one that was pushed ("user/name"); it stays
-    trainable. `frames` and `max_pixels` replace the preset's, or those that a pushed adapter was
-    trained with. Returns (model, processor). Raises ValueError for an unknown preset or reading,
+    trainable. `frames` and `max_pixels` replace the preset's, or those that the adapter was trained
+    with; so does `timestamps`, "bare" or "wrapped", for models that write the times of frames (see
+    `chat.unwrap_clips`). Returns (model, processor). Raises ValueError for an unknown preset or reading,
     ConnectionError where the hub cannot be reached, RuntimeError where 4-bit weights are not
     supported, FloatingPointError where the model's numbers overflow.
     """
@@ -68,6 +69,7 @@ def load(
         preset = model_folder(preset, online=_refuse_unreachable(preset))
     chosen = settings(preset)
     reading = _reading(chosen, frames, max_pixels)
+    timestamps = _timestamps(preset, chosen, run_reading, timestamps)
     if unseen_card():
         warnings.warn(unseen_card(), stacklevel=2)
     _announce(preset, chosen["source"], four_bit)
@@ -78,8 +80,9 @@ def load(
     load_with = _load_unsloth if backend == "unsloth" else _load_transformers
     model, processor = load_with(chosen["source"], four_bit)
     processor.tokenizer.padding_side = "left"
-    check_processor(processor, preset)
     processor.reading = reading
+    processor.timestamps = timestamps
+    check_processor(processor, preset)
     fork_states(model)
     check_finite(model)
     cache_vision_features(model)
@@ -106,6 +109,22 @@ def _reading(chosen: dict, frames: int | None, max_pixels: int | None) -> dict:
             f"load: expected an even number of frames and max_pixels of at least {chosen['multiple']}², found {reading}"
         )
     return reading
+
+
+def _timestamps(preset: str, chosen: dict, trained: dict, given: str | None) -> str | None:
+    """Return how a prompt writes the times of frames: as given, as trained, or as the preset says; None where it has none."""
+    if "timestamps" not in chosen:
+        if given is not None:
+            raise ValueError(
+                f"timestamps: expected none for {preset}, whose prompts hold no times, found {given!r}"
+            )
+        return None
+    if given is None and trained:
+        given = trained.get("timestamps", "wrapped")  # older runs had no choice
+    given = given or chosen["timestamps"]
+    if given not in TIMESTAMPS:
+        raise ValueError(f"timestamps: expected one of {', '.join(TIMESTAMPS)}, found {given!r}")
+    return given
 
 
 # ---- what loading will take ------------------------------------------------------------------------------------------

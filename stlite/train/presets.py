@@ -13,10 +13,13 @@ IN_THE_WHEEL = PACKAGE / "tiny"
 IN_THE_CHECKOUT = PACKAGE.parent / "sample_data" / "tiny"
 TINY = IN_THE_WHEEL if IN_THE_WHEEL.is_dir() else IN_THE_CHECKOUT
 READING = ("frames", "max_pixels", "multiple")
+# how a prompt writes the times of frames: as models were trained (transformers 4.57), or with one more
+# pair of vision tokens around the clip (transformers from 5.10 on)
+TIMESTAMPS = ("bare", "wrapped")
 # the paper's GRPO setting (section 4); `multiple`: both sides of a frame, in patches that are
 # merged two by two
 QWEN2 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 28}
-QWEN3 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 32}
+QWEN3 = {"frames": 8, "max_pixels": 360 * 420, "multiple": 32, "timestamps": "bare"}
 PRESETS = {
     "tiny": {"source": str(TINY), "frames": 16, "max_pixels": 84 * 84, "multiple": 28},
     "qwen2-vl-2b": {"source": "Qwen/Qwen2-VL-2B-Instruct", **QWEN2},
@@ -35,7 +38,7 @@ FAMILIES = {"qwen2_vl": QWEN2, "qwen2_5_vl": QWEN2, "qwen3_vl": QWEN3, "qwen3_5"
 
 
 def settings(preset: str | os.PathLike) -> dict:
-    """Return a preset's source, frames, max_pixels and multiple.
+    """Return a preset's source, frames, max_pixels and multiple, and its timestamps where it writes any.
 
     A local folder is read as its stlite.json says (`merge` writes one), or as its family is; a hub
     id by its name. Raises ValueError for an unknown name, and for a folder of a family that is not
@@ -49,7 +52,7 @@ def settings(preset: str | os.PathLike) -> dict:
         return PRESETS[preset]
     folder = Path(preset)
     if (folder / "stlite.json").is_file():
-        return {"source": preset, **json.loads((folder / "stlite.json").read_text("utf-8"))}
+        return {**json.loads((folder / "stlite.json").read_text("utf-8")), "source": preset}
     if folder.is_dir():
         return {"source": preset, **FAMILIES[family(folder)]}
     if preset.count("/") == 1:

@@ -30,6 +30,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from stlite.data.cache import content_hash, short_hash
 from stlite.data.sample import Sample, SampleError, safe_path, write_text
 from stlite.eval.run_folder import fingerprint
+from stlite.train.chat import timestamps_of
 from stlite.train.checkpoints import last_checkpoint
 from stlite.train.dry_run import announce, find_batch_size
 from stlite.train.models import adapter_weights, fingerprint_adapter
@@ -57,10 +58,9 @@ def describe(
     made_by["model"] = fingerprint_base(model)
     made_by["starting_adapter"] = fingerprint_adapter(model)
     made_by["lora"] = _lora(model)
-    made_by["reading"] = dict(processor.reading)
-    made_by["chat_template"] = short_hash(
-        str(processor.chat_template or processor.tokenizer.chat_template)
-    )
+    made_by["reading"] = {**processor.reading, **timestamps_of(processor)}
+    template = processor.chat_template or processor.tokenizer.chat_template
+    made_by["chat_template"] = short_hash(str(template))
     made_by["rows"] = len(samples)
     made_by["rows_hash"] = short_hash(json.dumps([_row(sample) for sample in samples]))
     made_by["videos_hash"] = short_hash(json.dumps(_hash_videos(samples, videos)))
@@ -134,9 +134,8 @@ def find_finished(out: str | os.PathLike, made_by: dict, resume: bool = True) ->
     result = record["result"]
     if result is None and last_checkpoint(out) is None:
         return None
-    if (
-        result is not None and made_by["starting_adapter"] == result["adapter"]
-    ):  # its own cell, run again
+    # its own cell, run again
+    if result is not None and made_by["starting_adapter"] == result["adapter"]:
         made_by = {**made_by, "starting_adapter": record["made_by"]["starting_adapter"]}
     different = differences(record["made_by"], made_by)
     if different:
@@ -324,10 +323,11 @@ def finish(trainer, out: str | os.PathLike, result: dict):
     trainer.save_model(str(unfinished))  # gathers what is spread over cards; the processor too
     if trainer.args.should_save:
         (unfinished / "training_args.bin").unlink()  # a pickle that nobody needs
+        record = read_training(out)
+        write_text(unfinished / "stlite.json", json.dumps(record["made_by"]["reading"]))
         shutil.rmtree(out / "adapter", ignore_errors=True)
         os.replace(unfinished, out / "adapter")
         write_text(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
-        record = read_training(out)
         record["result"] = {"adapter": fingerprint(out / "adapter"), **result}
         _write_training(out, record)
         shutil.rmtree(out / "checkpoints")

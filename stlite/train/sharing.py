@@ -19,6 +19,7 @@ from stlite.eval.metrics import accuracy_table
 from stlite.eval.records import read_records
 from stlite.eval.run_folder import fingerprint, read_run, records_path
 from stlite.eval.sentences import percent
+from stlite.train.presets import READING
 
 UPLOADED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "README.md")
 DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.jinja")
@@ -114,8 +115,9 @@ def adapter_folder(adapter: str | os.PathLike) -> Path:
 
 
 def adapter_reading(adapter: str | os.PathLike) -> dict:
-    """Return how clips are read for an adapter that was shared; {} where that is not said."""
-    return _json(Path(adapter, "stlite.json"))
+    """Return how clips are read for an adapter that was trained here or shared; {} where that is not said."""
+    written = _json(Path(adapter, "stlite.json"))
+    return {name: written[name] for name in (*READING, "timestamps") if name in written}
 
 
 def is_hub_name(name: str | os.PathLike) -> bool:

@@ -118,10 +118,10 @@ def setup(model: str = "tiny", **choices) -> Notebook:
     environment.
     """
     from stlite.train.backend import versions  # torch
-    from stlite.train.presets import settings
+    from stlite.train.presets import READING, settings
 
     here = Notebook(model, choices)
-    here.reading = {name: value for name, value in settings(model).items() if name != "source"}
+    here.reading = {name: settings(model)[name] for name in READING}
     print(versions())
     shown = [f"{name}={value!r}" for name, value in here.choices.items()]
     size = f"{here.reading['frames']} frames of at most {here.reading['max_pixels']} pixels"

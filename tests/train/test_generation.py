@@ -19,12 +19,12 @@ from stlite.train.generation import (
     cut_at_end,
     encode,
     generate,
-    patch_video_processor,
     sampling,
     suppressed_tokens,
     without_own_settings,
 )
 from stlite.train.models import add_lora, load
+from stlite.train.patched_processor import patch_video_processor
 
 
 def test_the_processor_is_given_the_frames_of_the_reader(tiny, training, videos):

@@ -31,7 +31,7 @@ def test_the_tiny_model_is_checked_and_measured_whole(tmp_path):
     done = run("--cpu", *how, "--out", tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads((tmp_path / "gpu_check.json").read_text())
-    assert len(report["checks"]) == 6
+    assert len(report["checks"]) == 7
     assert [row["check"] for row in report["checks"] if row["verdict"] != "as expected"] == []
     sft, grpo = report["fits"]
     assert (sft["stage"], grpo["stage"], grpo["G"]) == ("SFT", "GRPO", 2)
@@ -49,4 +49,4 @@ def test_what_cannot_be_measured_is_noted(tmp_path):
     report = json.loads((tmp_path / "gpu_check.json").read_text())
     assert "found 'nowhere'" in report["fits"][0]["note"]
     failed = [row for row in report["checks"] if row["verdict"] == "LOOK HERE"]
-    assert len(failed) == 5 and "found 'nowhere'" in failed[0]["found"]
+    assert len(failed) == 6 and "found 'nowhere'" in failed[0]["found"]

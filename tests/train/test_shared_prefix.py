@@ -68,14 +68,22 @@ class Group:
         return values.detach(), torch.cat(grads).clone()
 
 
-@pytest.fixture(scope="module", params=[*KINDS, "tiny in 4 bits"])
+WRAPPED = ("qwen3 wrapped", "qwen3.5 wrapped")  # the other way to write the times of frames
+
+
+def loaded(name: str, folder) -> tuple:
+    """Load a model of random weights, in one of the architectures."""
+    kind, _, timestamps = name.partition(" ")
+    return load(str(architecture(kind, folder)), four_bit=False, timestamps=timestamps or None)
+
+
+@pytest.fixture(scope="module", params=[*KINDS, *WRAPPED, "tiny in 4 bits"])
 def group(request, training, videos, tmp_path_factory):
     """Build a group of five replies to one question, for a model of each architecture, and one in 4 bits."""
     if request.param == "tiny in 4 bits":
         model, processor = load("tiny")
     else:
-        folder = tmp_path_factory.mktemp(request.param)
-        model, processor = load(str(architecture(request.param, folder)), four_bit=False)
+        model, processor = loaded(request.param, tmp_path_factory.mktemp("model"))
     group = Group(model, processor, training[0], videos)
     group.four_bit = request.param == "tiny in 4 bits"
     return group
@@ -172,12 +180,12 @@ def test_chunks_give_what_whole_logits_give(count, entropy_gradient, frozen):
 # ---- generation ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *WRAPPED])
 def test_prompts_read_once_for_their_copies_give_the_replies_of_each_by_itself(
     kind, training, videos, tmp_path
 ):
     """Prompts of unequal length, their copies in any order, drawn at a temperature."""
-    model, processor = load(str(architecture(kind, tmp_path)), four_bit=False)
+    model, processor = loaded(kind, tmp_path)
     chats = [prompts.messages(sample) for sample in (training[0], training[7])]
     copies = [1, 0, 0, 1, 0]
     settings = generation.sampling(model, processor, max_new_tokens=12, temperature=1.0)

@@ -253,7 +253,8 @@ def _log_probs(model, batches: list[tuple[dict, int]]) -> torch.Tensor:
     for inputs, start in batches:
         inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
         reply_ids = inputs["input_ids"][0, start:]
-        logits = model(**inputs, use_cache=False).logits[0, start - 1 : -1].float()
+        output = model(**inputs, use_cache=False, logits_to_keep=len(reply_ids) + 1)
+        logits = output.logits[0, :-1].float()
         log_probs = logits.log_softmax(-1).gather(-1, reply_ids[:, None])[:, 0]
         parts.append(log_probs.cpu())
     return torch.cat(parts)

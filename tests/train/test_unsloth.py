@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from unsloth_contract import GROUP, spread
 
 from stlite.train.grpo import grpo
-from stlite.train.models import load
+from stlite.train.models import add_lora, load
 from stlite.train.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = {"qwen2": "Qwen2VL", "qwen2.5": "Qwen2_5_VL", "qwen3": "Qwen3VL"}
+KINDS = {"qwen2": "Qwen2VL", "qwen2.5": "Qwen2_5_VL", "qwen3": "Qwen3VL", "qwen3.5": "Qwen3_5"}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,8 @@ def test_our_steps_are_those_of_the_plain_route(contract, kind, training, videos
     """From the same adapter, two GRPO steps without Unsloth end at the same weights."""
     folder = contract["folder"] / kind
     before = folder / "before-grpo"
-    model, processor = load(str(folder / f"{kind}-vl"), four_bit=False, adapter=before)
+    source = folder / (kind if kind == "qwen3.5" else f"{kind}-vl")
+    model, processor = load(str(source), four_bit=False, adapter=before)
     how = {"max_steps": 2, "disable_tqdm": True, "dry": True, "rewards": [spread], **GROUP}
     grpo(model, processor, training[:4], tmp_path, videos=videos, **how)
     start = load_file(before / "adapter_model.safetensors")
@@ -83,6 +84,19 @@ def test_our_steps_are_those_of_the_plain_route(contract, kind, training, videos
     for name, value in expected.items():
         moved = (value - start[name]).abs().max()
         assert (found[name] - value).abs().max() <= 0.01 * moved, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_of_both_routes_train_the_same_matrices(contract, kind):
+    """Of Qwen3.5 also those of its recurrent layers."""
+    folder = contract["folder"] / kind
+    source = folder / (kind if kind == "qwen3.5" else f"{kind}-vl")
+    model = add_lora(load(str(source), four_bit=False)[0])
+    plain = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert set(contract[kind]["trained"]) == plain
+    recurrent = {name.split(".")[-4] for name in plain if "linear_attn" in name}
+    expected = {"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj"}
+    assert recurrent == (expected if kind == "qwen3.5" else set())
 
 
 @pytest.mark.parametrize("kind", KINDS)

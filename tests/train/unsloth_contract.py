@@ -1,6 +1,6 @@
 """Train through Unsloth's real loader, LoRA and patched GRPO trainer where there is no GPU; prints a JSON line for each.
 
-    python tests/train/unsloth_contract.py FOLDER qwen2 qwen2.5 qwen3
+    python tests/train/unsloth_contract.py FOLDER qwen2 qwen2.5 qwen3 qwen3.5
 
 Unsloth takes its CUDA branches on a CPU once a card's properties are described to it (`pretend`); the weights are
 random and tiny, everything else is real: our `load`, `sft`, `grpo` and parity gate, on the shipped videos.
@@ -55,11 +55,14 @@ def pretend() -> None:
     import torch
     import unsloth
     from unsloth.kernels import cross_entropy_loss
-    from unsloth.models import rl, vision
+    from unsloth.models import _utils, loader, rl, vision
 
     card = SimpleNamespace(
         name="none", total_memory=8 << 30, major=8, minor=0, multi_processor_count=1
     )
+    # a card of 2020: without bfloat16 Unsloth puts Qwen3.5's weights into float16, whatever is asked for
+    _utils.SUPPORTS_BFLOAT16 = True
+    loader.SUPPORTS_BFLOAT16 = True
     vision.get_device_stats = lambda: ("none", "", 8.0)
     for name, value in {
         "mem_get_info": (8 << 30, 8 << 30), "get_device_properties": card, "get_device_capability": (8, 0),

@@ -72,7 +72,7 @@ class VisionFeatureCache:
         seen = _checksums(self.tower)
         if seen != self.weights_seen:
             self.weights_seen = seen
-            digests = [_digest(parameter) for parameter in self.tower.parameters()]
+            digests = [_digest(weight) for weight in _weights(self.tower)]
             self.weights_digest = xxh3_128_hexdigest("".join(digests).encode())
         device = self.tower.device.type
         if torch.is_autocast_enabled(device):
@@ -137,17 +137,23 @@ def cache_vision_features(model, folder: Path | None = None) -> VisionFeatureCac
     return tower.feature_cache
 
 
+def _weights(tower) -> list:
+    """Return all numbers that a tower computes with: parameters, and buffers such as frequencies."""
+    return [weight for weight in [*tower.parameters(), *tower.buffers()] if weight.numel()]
+
+
 def _checksums(tower) -> list:
     """Tell quickly whether weights have changed, also through `.data`, which leaves their version as it was."""
-    parameters = list(tower.parameters())
-    places = [(parameter.data_ptr(), parameter._version) for parameter in parameters]
-    sums = torch.stack([_checksum(parameter.detach()) for parameter in parameters])
+    weights = _weights(tower)
+    places = [(weight.data_ptr(), weight._version) for weight in weights]
+    device = weights[0].device
+    sums = torch.stack([_checksum(weight.detach()).to(device) for weight in weights])
     return [*places, *sums.tolist()]
 
 
 def _checksum(weight) -> torch.Tensor:
     """Sum a weight so that values that change places change the sum."""
-    matrix = weight.reshape(len(weight), -1)
+    matrix = weight.reshape(len(torch.atleast_1d(weight)), -1)
     total = torch.zeros((), dtype=torch.float64, device=weight.device)
     for axis in (0, 1):
         sums = matrix.sum(axis, dtype=torch.float64)

@@ -76,7 +76,9 @@ def test_a_tower_that_trains_or_has_trained_is_run_again(seen, tmp_path):
     assert torch.allclose(model(**inputs).logits, after, atol=1e-5)
 
 
-@pytest.mark.parametrize("change", ["in place", "replaced", "rows exchanged", "columns exchanged"])
+@pytest.mark.parametrize(
+    "change", ["in place", "replaced", "rows exchanged", "columns exchanged", "frequencies"]
+)
 def test_weights_changed_through_data_are_noticed(seen, tmp_path, change):
     """As PEFT's merge changes them: the version that autograd counts stays as it was."""
     model, inputs = seen
@@ -90,6 +92,9 @@ def test_weights_changed_through_data_are_noticed(seen, tmp_path, change):
             weight.data = -weight.data
         elif change == "rows exchanged":
             weight.data.copy_(weight.data.flip(0))
+        elif change == "frequencies":
+            for buffer in memory.tower.buffers():
+                buffer.mul_(1.5)
         else:
             weight.data.copy_(weight.data.flip(1))
         after = model(**inputs).logits

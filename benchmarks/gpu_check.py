@@ -136,6 +136,28 @@ def check_batch(model: str, tokens: int, questions: int) -> dict:
     }
 
 
+def check_static(model: str, tokens: int, questions: int) -> dict:
+    """Draw eight greedy replies in compiled steps and without: the seconds, and whether they are equal."""
+    from stlite.train.generation import generate
+    from stlite.train.models import load
+
+    loaded = load(model)
+    how = {"videos": DATA / "videos", "max_new_tokens": tokens}
+    replies, seconds = {}, {}
+    for cache in (None, "static"):
+        for _ in range(3):  # the first compiles, the second may record
+            began = time.perf_counter()
+            rows = generate(*loaded, training_rows(8), cache_implementation=cache, **how)
+            seconds[cache] = time.perf_counter() - began
+        replies[cache] = [row["reply"] for row in rows]
+    same = sum(a == b for a, b in zip(replies[None], replies["static"]))
+    return {
+        "verdict": same >= 4,
+        "found": f"{seconds['static'] / seconds[None]:.2f} of the time",
+        "beside": f"{same} of 8 replies equal",
+    }
+
+
 def check_resume(model: str, tokens: int, questions: int) -> dict:
     """Kill a GRPO run after its second step and start it again: the adapter of an uninterrupted run."""
     from safetensors.torch import load_file
@@ -273,6 +295,7 @@ CHECKS = {
     "versions and kernels": check_versions,
     "parity in this number format": check_parity,
     "a reply alone is the reply in a batch": check_batch,
+    "drawing in compiled steps": check_static,
     "killed and gone on with": check_resume,
     "each prompt once": check_packed,
     "base accuracy on sample questions": check_accuracy,

@@ -48,7 +48,7 @@ def random_model(folder: str) -> str:
     return folder
 
 
-def as_images(samples):
+def as_images(samples, opened):
     """Turn samples into rows for stock TRL: our rows, with the frames of the clip as a list of images before the question."""
     from PIL import Image
 
@@ -67,7 +67,7 @@ def as_images(samples):
             sample.video, PRESETS["tiny"]["frames"], PRESETS["tiny"]["max_pixels"], root=VIDEOS
         )
         frames[sample.id] = [Image.fromarray(f) for f in clip.frames]
-    plain = OUR_ROWS(samples).with_format(None)
+    plain = OUR_ROWS(samples, opened).with_format(None)
     return plain.with_transform(
         lambda batch: {
             **batch,
@@ -144,7 +144,11 @@ def build(
         model, processor, samples, out, rewards, settings=settings, videos=VIDEOS
     )
     if way == "images":
+        from stlite.train.generation import suppressed_tokens
+
         trainer.generation_config.min_new_tokens = size["completion"]
+        # or an image's token is drawn, which the log-prob pass has no image for
+        trainer.generation_config.suppress_tokens = suppressed_tokens(model, processor)
     else:
         trainer.sampling["min_new_tokens"] = size["completion"]
     return trainer

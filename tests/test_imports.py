@@ -71,6 +71,7 @@ ROOMS = {
         "backend",
         "vision_cache",
         "delta_net",
+        "caches",
         "chat",
         "models",
         "generation",

@@ -6,6 +6,7 @@ generate(model, processor, samples, videos="sample_data/videos")[0]["reply"]
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -16,6 +17,7 @@ from stlite.data import prompts
 from stlite.data.sample import Sample, SampleError
 from stlite.data.video import Clip, ClipError, read_clip
 from stlite.train import backend  # noqa: F401  before transformers: on CUDA it imports Unsloth
+from stlite.train.caches import RoomyLayer, make_static
 from stlite.train.chat import (
     OPENING_TAG,
     render,
@@ -23,14 +25,15 @@ from stlite.train.chat import (
     thinking_opened,
     timestamps_of,
 )
-from stlite.train.delta_net import new_cache
+from stlite.train.delta_net import has_recurrent_layers, new_cache
 from stlite.train.models import fingerprint_adapter
 
 # isort: split
 
 from transformers import GenerationConfig, LogitsProcessor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, StaticCache
 
+STATIC = 'cache_implementation: "static" was asked for; replies are drawn without it, as this model'
 # <|video_pad|>, <|audio_start|>, <tts_pad>
 MODALITIES = ("vision", "image", "video", "audio", "tts")
 
@@ -172,35 +175,6 @@ def without_own_settings(model) -> Iterator[None]:
 # ---- drawing replies -------------------------------------------------------------------------------------------------
 
 
-class RoomyLayer(DynamicLayer):
-    """A layer of the key-value cache with room ahead: a token is written without copying all that was before it."""
-
-    ROOM = 64  # tokens
-
-    def __init__(self):
-        super().__init__()
-        self.rooms = {}  # "keys" or "values" -> storage that is longer than what is in use
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        """Add keys and values (B,heads,new,d); return all of them."""
-        if not self.get_seq_length():
-            return super().update(key_states, value_states)
-        self.keys = self._append("keys", self.keys, key_states)
-        self.values = self._append("values", self.values, value_states)
-        return self.keys, self.values
-
-    def _append(self, name: str, old, new):
-        start = old.shape[-2]
-        end = start + new.shape[-2]
-        room = self.rooms.get(name)
-        if room is None or end > room.shape[-2] or old.data_ptr() != room.data_ptr():
-            ahead = old.new_empty(*old.shape[:-2], new.shape[-2] + self.ROOM, old.shape[-1])
-            room = torch.cat([old, ahead], -2)
-            self.rooms[name] = room
-        room[..., start:end, :] = new
-        return room[..., :end, :]
-
-
 class FiniteLogits(LogitsProcessor):
     """Notes whether the logits of every token drawn were finite, without waiting for the card."""
 
@@ -227,7 +201,8 @@ def draw(
     core = bare_model(model)
     if cache is None:
         cache = new_cache(core.config, RoomyLayer)
-    config = GenerationConfig(**settings, use_cache=True, disable_compile=True)
+    compiled = isinstance(cache, StaticCache)  # on a card; a CPU takes the same steps uncompiled
+    config = GenerationConfig(**settings, use_cache=True, disable_compile=not compiled)
     finite = FiniteLogits()
     half = core.dtype in (torch.float16, torch.bfloat16)
     with without_own_settings(core), torch.autocast(core.device.type, core.dtype, enabled=half):
@@ -248,6 +223,24 @@ def draw(
     return [cut_at_end(reply, settings["eos_token_id"]) for reply in replies]
 
 
+def draw_compiled(model, inputs: dict, settings: dict, read: Callable[[], Cache | None]):
+    """Write replies as `draw` does, in steps that transformers compiles; None where this model or machine cannot.
+
+    `read` returns the cache with what was read of the prompts before. On a card the first call of a
+    size compiles, which takes a minute or so. A warning tells why where None is returned.
+    """
+    core = bare_model(model)
+    if has_recurrent_layers(core.config):
+        warnings.warn(f"{STATIC} has layers with states of their own", stacklevel=2)
+        return None
+    length = inputs["input_ids"].shape[1] + settings["max_new_tokens"]
+    try:
+        return draw(model, inputs, settings, make_static(core, read(), length))
+    except torch._dynamo.exc.TorchDynamoException as error:
+        warnings.warn(f"{STATIC} cannot be compiled here: {str(error)[:300]}", stacklevel=2)
+        return None
+
+
 def cut_at_end(tokens: list[int], ends: list[int]) -> list[int]:
     """Cut tokens after the first that ends a reply; what follows it is padding.
 
@@ -264,11 +257,13 @@ def generate(
     model, processor, samples: Sequence[Sample], order: str = "forward", videos: str | os.PathLike | None = None,
     max_new_tokens: int = 256, temperature: float = 0.0, direct: bool = False, seed: int = 0,
     start: Callable[[Sample], str] = lambda sample: "", streamer=None,
+    cache_implementation: str | None = None,
 ) -> list[dict]:  # fmt: skip
     """Reply to a batch of samples: one {"reply", "tokens"} each, or {"error"} where the video cannot be read.
 
     `temperature` 0 is greedy; `direct` asks for the answer without thinking; `start` begins each
-    reply; `streamer` is told each token of a single reply.
+    reply; `streamer` is told each token of a single reply. `cache_implementation` "static" draws in
+    compiled steps on a card, where the model allows it.
     """
     model.eval()
     clips = [_clip_or_error(processor, sample, videos, order) for sample in samples]
@@ -284,7 +279,12 @@ def generate(
     inputs = encode_clips(processor, chats, [clips[i] for i in readable], starts, direct)
     settings = sampling(model, processor, max_new_tokens, temperature)
     torch.manual_seed(seed)
-    replies = draw(model, inputs.to(model.device), settings, streamer=streamer)
+    inputs = inputs.to(model.device)
+    replies = None
+    if cache_implementation == "static":
+        replies = draw_compiled(model, inputs, settings, lambda: None)
+    if replies is None:
+        replies = draw(model, inputs, settings, streamer=streamer)
     texts = processor.batch_decode(replies, skip_special_tokens=True)
     for i, begun, text, reply in zip(readable, starts, texts, replies):
         results[i] = {"reply": begun + text, "tokens": len(reply), "thinking_opened": opened}

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch
 
-from stlite.train.delta_net import new_cache  # before trl
-from stlite.train.generation import (  # before trl: on CUDA it imports Unsloth
-    RoomyLayer,
+from stlite.train.caches import RoomyLayer  # before trl: on CUDA it imports Unsloth
+from stlite.train.delta_net import new_cache
+from stlite.train.generation import (
     bare_model,
     draw,
+    draw_compiled,
     encode,
     sampling,
 )
@@ -102,10 +103,18 @@ class VideoGRPOTrainer(_as_shipped("grpo_trainer").GRPOTrainer):
         clips = self._video(firsts)
         with self._generating() as model:
             core = bare_model(model)
-            cache = new_cache(core.config, RoomyLayer)
-            cache = shared_prefix.read_prompts(core, ids, mask, clips, self.copies, cache)
+
+            def read():
+                cache = new_cache(core.config, RoomyLayer)
+                return shared_prefix.read_prompts(core, ids, mask, clips, self.copies, cache)
+
             inputs = {"input_ids": ids[self.copies], "attention_mask": mask[self.copies]}
-            return draw(model, inputs, self.sampling, cache), None
+            if self.args.cache_implementation == "static":
+                replies = draw_compiled(model, inputs, self.sampling, read)
+                if replies is not None:
+                    return replies, None
+                self.args.cache_implementation = None  # said once
+            return draw(model, inputs, self.sampling, read()), None
 
     @contextmanager
     def _generating(self):

@@ -13,8 +13,8 @@ from stlite.data import prompts
 from stlite.data.sample import SampleError
 from stlite.data.video import ClipError, read_clip
 from stlite.rewards.parse import parse
+from stlite.train.caches import RoomyLayer
 from stlite.train.generation import (
-    RoomyLayer,
     clip_metadata,
     cut_at_end,
     encode,

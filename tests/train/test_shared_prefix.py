@@ -6,6 +6,7 @@ from random_models import KINDS, architecture
 
 from stlite.data import prompts
 from stlite.train import generation, shared_prefix
+from stlite.train.caches import RoomyLayer
 from stlite.train.delta_net import new_cache
 from stlite.train.log_probs import CHUNK, token_log_probs
 from stlite.train.models import add_lora, load
@@ -196,9 +197,58 @@ def test_prompts_read_once_for_their_copies_give_the_replies_of_each_by_itself(
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     assert mask.sum(1).unique().numel() == 2
     clips = shared_prefix.join_clips(shared_prefix.split_clips(inputs, 2))
-    cache = new_cache(model.config, generation.RoomyLayer)
+    cache = new_cache(model.config, RoomyLayer)
     cache = shared_prefix.read_prompts(model, ids, mask, clips, copies, cache)
     torch.manual_seed(3)
     rows = {"input_ids": ids[copies], "attention_mask": mask[copies]}
     assert generation.draw(model, rows, settings, cache) == expected
     assert len({tuple(reply) for reply in expected}) > 1
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "qwen3.5"])
+def test_a_static_cache_gives_the_replies_of_the_growing_one(kind, training, videos, tmp_path):
+    """Prompts of unequal length, read once for copies in any order; greedy."""
+    model, processor = load(str(architecture(kind, tmp_path)), four_bit=False)
+    chats = [prompts.messages(sample) for sample in (training[0], training[7])]
+    copies = [1, 0, 0, 1, 0]
+    settings = generation.sampling(model, processor, max_new_tokens=12)
+    inputs = generation.encode(processor, chats, videos)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    clips = shared_prefix.join_clips(shared_prefix.split_clips(inputs, 2))
+    rows = {"input_ids": ids[copies], "attention_mask": mask[copies]}
+
+    def read():
+        cache = new_cache(model.config, RoomyLayer)
+        return shared_prefix.read_prompts(model, ids, mask, clips, copies, cache)
+
+    expected = generation.draw(model, rows, settings, read())
+    assert generation.draw_compiled(model, rows, settings, read) == expected
+    assert len({tuple(reply) for reply in expected}) > 1
+
+
+def test_a_model_with_states_of_its_own_is_drawn_without_a_static_cache(
+    training, videos, tmp_path
+):
+    loaded = load(str(architecture("qwen3.5", tmp_path)), four_bit=False)
+    how = {"videos": videos, "max_new_tokens": 6}
+    expected = generation.generate(*loaded, training[:2], **how)
+    with pytest.warns(UserWarning, match="static.*states of their own"):
+        replies = generation.generate(*loaded, training[:2], cache_implementation="static", **how)
+    assert replies == expected
+
+
+def test_steps_that_cannot_be_compiled_are_taken_uncompiled(tiny, training, videos, monkeypatch):
+    """The compiler's own error, raised where a machine without one raises it."""
+    how = {"videos": videos, "max_new_tokens": 6}
+    expected = generation.generate(*tiny, training[:2], **how)
+    plain = type(tiny[0]).prepare_inputs_for_generation
+
+    def fail_with_static_cache(self, *args, past_key_values=None, **kwargs):
+        if isinstance(past_key_values, generation.StaticCache):
+            raise torch._dynamo.exc.TorchRuntimeError("no compiler", None)
+        return plain(self, *args, past_key_values=past_key_values, **kwargs)
+
+    monkeypatch.setattr(type(tiny[0]), "prepare_inputs_for_generation", fail_with_static_cache)
+    with pytest.warns(UserWarning, match="cannot be compiled here.*no compiler"):
+        replies = generation.generate(*tiny, training[:2], cache_implementation="static", **how)
+    assert replies == expected

@@ -1,5 +1,7 @@
 """One group's log-probs and their backward: each prompt once (packed), against a pass over every copy.
 
+"Packed" attends as `packed_attention` does; "masked" is the same sequence under a mask over all of it.
+
     python benchmarks/log_probs.py                  # about five minutes on one core
     python benchmarks/log_probs.py 1200:64:8:on     # prompt : reply : G : gradient checkpointing
 
@@ -81,6 +83,7 @@ def measure(point: str) -> dict:
     import torch
 
     from stlite.train import shared_prefix
+    from stlite.train.packed_attention import allow_packed
 
     torch.set_num_threads(1)
     length, reply, group, checkpointing = point.split(":")
@@ -89,18 +92,24 @@ def measure(point: str) -> dict:
     prompt = torch.randint(20, 200, (int(length),))
     replies = [torch.randint(20, 200, (int(reply),)) for _ in range(int(group))]
     rows = {}
-    for name in ("separate", "packed"):
-        log_probs_of = getattr(shared_prefix, f"{name}_log_probs")
+    for name in ("separate", "masked", "packed"):
+        log_probs_of = shared_prefix.packed_log_probs
+        if name == "separate":
+            log_probs_of = shared_prefix.separate_log_probs
+        if name == "packed":
+            allow_packed(model)
         passes = [one_pass(log_probs_of, model, prompt, replies) for _ in range(3)]
         seconds = statistics.median(each[0] for each in passes)
         rows[name] = (seconds, passes[-1][1], passes[-1][2])
-    plain, packed = rows["separate"], rows["packed"]
+    plain = rows["separate"]
+    packed = rows["packed"]
     difference = (plain[2] - packed[2]).abs().max().item()
     return {
         "point": point,
         "CPU s, plain": round(plain[0], 2),
         "CPU s, packed": round(packed[0], 2),
         "packed / plain": round(packed[0] / plain[0], 3),
+        "masked / plain": round(rows["masked"][0] / plain[0], 3),
         "asked for": TARGETS.get(point),
         "saved, packed / plain": round(packed[1] / plain[1], 3),
         "largest difference of log-probs": difference,

@@ -72,6 +72,7 @@ ROOMS = {
         "vision_cache",
         "delta_net",
         "caches",
+        "packed_attention",
         "chat",
         "models",
         "generation",

@@ -20,6 +20,7 @@ from stlite.train import memory
 from stlite.train.backend import UNSLOTH, compute_dtype, unseen_card
 from stlite.train.chat import check_processor
 from stlite.train.delta_net import fork_states
+from stlite.train.packed_attention import allow_packed
 from stlite.train.presets import PRESETS, READING, TIMESTAMPS, settings, trained_run
 from stlite.train.sharing import adapter_folder, adapter_reading, is_hub_name, model_folder
 from stlite.train.vision_cache import cache_vision_features
@@ -241,6 +242,7 @@ def _load_transformers(source: str, four_bit: bool):
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    allow_packed(model)
     return model, AutoProcessor.from_pretrained(source)
 
 

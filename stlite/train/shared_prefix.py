@@ -9,6 +9,7 @@ of the prompt.
 
 import torch
 
+from stlite.train import packed_attention
 from stlite.train.delta_net import has_recurrent_layers
 from stlite.train.log_probs import token_log_probs
 
@@ -59,7 +60,8 @@ def can_pack(core) -> bool:
     config = core.config.get_text_config()
     layers = getattr(config, "layer_types", None) or ["full_attention"]
     known = {"full_attention", "linear_attention"}
-    return set(layers) <= known and config._attn_implementation in ("sdpa", "eager")
+    ways = ("sdpa", "eager", packed_attention.NAME)
+    return set(layers) <= known and config._attn_implementation in ways
 
 
 def packed_log_probs(
@@ -73,7 +75,7 @@ def packed_log_probs(
     packed = torch.cat([prompt, *replies])
     output = core.model(
         input_ids=packed[None],
-        attention_mask=_packed_mask(core, len(prompt), replies),
+        **_separation(core, len(prompt), replies),
         position_ids=_packed_positions(core, prompt, replies, clip),
         mm_token_type_ids=(packed[None] == core.config.video_token_id).int() * VIDEO,
         use_cache=False,
@@ -106,19 +108,25 @@ def _tokens_before(start: int, replies: list) -> torch.Tensor:
     return torch.tensor(places, dtype=torch.long)
 
 
-def _packed_mask(core, start: int, replies: list):
-    """Return the mask under which a reply sees the prompt and itself; a single reply needs none.
+def _separation(core, start: int, replies: list) -> dict:
+    """Return the arguments by which a reply sees the prompt and itself; a single reply needs none.
 
-    Attention takes a mask (1,1,L,L); recurrent layers take the lengths of prompt and replies (see
-    `delta_net`).
+    Attention takes the lengths of prompt and replies (see `packed_attention`), or where it is not
+    ours, a mask (1,1,L,L). Recurrent layers take the lengths as their mask (see `delta_net`).
     """
     if len(replies) == 1:
-        return None
-    visible = _visible(core, start, replies)
-    if not has_recurrent_layers(core.config):
-        return visible
+        return {}
     lengths = [start, *(len(reply) for reply in replies)]
-    return {"full_attention": visible, "linear_attention": torch.tensor(lengths)}
+    visible = None
+    separation = {}
+    if core.config.get_text_config()._attn_implementation == packed_attention.NAME:
+        separation["packed_lengths"] = lengths
+    else:
+        visible = _visible(core, start, replies)
+    if has_recurrent_layers(core.config):
+        masks = {"full_attention": visible, "linear_attention": torch.tensor(lengths)}
+        return {**separation, "attention_mask": masks}
+    return {**separation, "attention_mask": visible}
 
 
 def _visible(core, start: int, replies: list):

@@ -5,7 +5,7 @@ import torch
 from random_models import KINDS, architecture
 
 from stlite.data import prompts
-from stlite.train import generation, shared_prefix
+from stlite.train import generation, packed_attention, shared_prefix
 from stlite.train.caches import RoomyLayer
 from stlite.train.delta_net import new_cache
 from stlite.train.log_probs import CHUNK, token_log_probs
@@ -138,13 +138,17 @@ def test_a_model_whose_attention_takes_no_mask_reads_every_copy(group, monkeypat
         assert torch.allclose(one, other, atol=5e-5)
 
 
-def test_eager_attention_is_given_a_mask_it_understands(training, videos, tmp_path):
-    """Added to scores, a mask of true and false would hide nothing."""
-    model, processor = load(str(architecture("qwen2", tmp_path)), four_bit=False)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_that_is_not_ours_is_given_a_mask(kind, attention, training, videos, tmp_path):
+    """Eager attention adds its mask to scores: one of true and false would hide nothing."""
+    model, processor = load(str(architecture(kind, tmp_path)), four_bit=False)
     group = Group(model, processor, training[0], videos)
     expected = group.values(group.separate)
-    group.core.set_attn_implementation("eager")
-    assert group.core.config.get_text_config()._attn_implementation == "eager"
+    config = group.core.config.get_text_config()
+    assert config._attn_implementation == packed_attention.NAME
+    group.core.set_attn_implementation(attention)
+    assert config._attn_implementation == attention
     found = group.values(group.packed)
     assert (found[0] - expected[0]).abs().max() <= 1e-5
 
@@ -226,9 +230,7 @@ def test_a_static_cache_gives_the_replies_of_the_growing_one(kind, training, vid
     assert len({tuple(reply) for reply in expected}) > 1
 
 
-def test_a_model_with_states_of_its_own_is_drawn_without_a_static_cache(
-    training, videos, tmp_path
-):
+def test_a_model_with_states_of_its_own_is_drawn_without_a_static_cache(training, videos, tmp_path):
     loaded = load(str(architecture("qwen3.5", tmp_path)), four_bit=False)
     how = {"videos": videos, "max_new_tokens": 6}
     expected = generation.generate(*loaded, training[:2], **how)

@@ -48,7 +48,11 @@ def build(checkpointing: bool):
     text.layer_types = ["full_attention"] * LAYERS
     text.max_position_embeddings = 8192
     text.rope_parameters["mrope_section"] = [16, 8, 8]
-    model = add_lora(Qwen2VLForConditionalGeneration(config))
+    network = Qwen2VLForConditionalGeneration(config)
+    for parameter in network.parameters():  # so that what a token sees moves its log-prob
+        if parameter.ndim > 1:
+            parameter.data.mul_(3)
+    model = add_lora(network)
     if checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": True})

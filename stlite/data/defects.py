@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+from stlite.data.moves import PURE_MOVE, count_moves
 from stlite.data.prompts import question_kind, read_trace
 from stlite.data.sample import Sample
 
@@ -61,6 +62,15 @@ def _reverse_is_forward(s: Sample) -> bool:
     return forward == reverse != [] and not palindrome
 
 
+def _has_step_of_another_task(s: Sample) -> bool:
+    steps = (*s.steps_forward, *s.steps_reverse)
+    if s.task == "direction":
+        return any(count_moves(step) == 0 for step in steps)
+    if s.task == "landmark":
+        return any(PURE_MOVE.fullmatch(step.strip()) for step in steps)
+    return False
+
+
 def _has_few_options(s: Sample) -> bool:
     return s.kind == "choice" and len(s.options) < 4
 
@@ -105,6 +115,11 @@ DEFECTS: dict[str, tuple[str, str, Has]] = {  # code: severity, fix, whether a s
         "note",
         "expect chains that copy: score st-cot beside label training",
         _trace_tells_answer,
+    ),
+    "step-of-another-task": (
+        "warning",
+        "list landmarks and actions in columns of their own: a direction is a move",
+        _has_step_of_another_task,
     ),
     "reverse-is-forward": (
         "warning",

@@ -181,6 +181,7 @@ DEFECTS = {
     "empty-option": lambda s: replace(s, options=(*s.options, " ")),
     "duplicate-options": lambda s: replace(s, options=(*s.options, s.options[0].upper() + ".")),
     "twin-options": lambda s: replace(s, options=("left then right", "right then left", "on", "on and on")),
+    "step-of-another-task": lambda s: replace(s, steps_forward=(*s.steps_forward, "the red door")),
     "reverse-is-forward": lambda s: replace(s, steps_reverse=s.steps_forward),
 }  # fmt: skip
 
@@ -200,6 +201,25 @@ def test_a_defect_is_found_where_it_was_put_and_nowhere_else(code):
         ]
     else:
         assert (mended, changes) == (hurt, [])
+
+
+@pytest.mark.parametrize(
+    "task, steps, right",
+    [
+        ("direction", ("Turn left", "at the window"), False),
+        ("direction", ("go straight", "pick up the box"), False),
+        ("direction", ("Turn back", "cross the street", "return to the starting point"), True),
+        ("direction", ("向左转", "tourner à droite"), True),
+        ("landmark", ("red door", "turn left"), False),
+        ("landmark", ("red door", "Go straight."), False),
+        ("landmark", ("platform on the left-hand side", "U-turn sign", "exit"), True),
+        ("action", ("turn left", "open the door"), True),
+    ],
+)
+def test_a_step_of_another_task_is_found(task, steps, right):
+    """As in the released rows: landmarks and actions among directions."""
+    sample = replace(sound(1), task=task, steps_reverse=steps, steps_forward=())
+    assert ("step-of-another-task" not in found([sample])) == right
 
 
 def test_repeated_questions_are_found():

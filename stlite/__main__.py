@@ -163,7 +163,11 @@ def evaluate_command(argv: list[str]) -> None:
     parser.add_argument("--data", required=True, help=data_help)
     _add_model(parser)
     parser.add_argument("--order", default="forward", choices=ORDERS, help="order of the frames")
-    parser.add_argument("--direct", action="store_true", help="ask for the answer without thinking")
+    parser.add_argument(
+        "--direct",
+        action="store_true",
+        help="ask for the answer without thinking; reports set RUN/direct beside RUN",
+    )
     parser.add_argument("--retry", action="store_true", help="ask again what failed")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N questions")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="questions at a time")

@@ -19,11 +19,12 @@ from stlite.eval.metrics import (
     thinking,
 )
 from stlite.eval.records import read_records
-from stlite.eval.run_folder import origin
+from stlite.eval.run_folder import origin, records_path
 from stlite.eval.sentences import doubts, glossary, losses, run_sentence
 from stlite.eval.statistics import Records
 
 Run = Records | str | os.PathLike
+DIRECT = "direct"  # the folder of a run's answers without thinking
 UNKNOWN = (
     "date, model, seed, command and versions are not known: give the run's folder to have them here"
 )
@@ -67,17 +68,44 @@ def report(runs: Mapping[str, Run] | Run, *others: Run) -> dict:
     first, *rest = records
     for name in rest:
         parts.append(compare_runs(records[first], records[name], (first, name)))
+    direct_notes, direct_rows = direct_answers(named)
+    origins = direct_notes + origins
     if not rest:
-        return parts[0] | {"notes": [*parts[0]["notes"], *origins]}
+        tables = parts[0]["tables"] | direct_rows
+        notes = [*parts[0]["notes"], *origins]
+        return parts[0] | {"notes": notes, "tables": tables, "glossary": glossary(tables)}
     gathered = merge_reports(*parts)
     gathered["headline"] = parts[len(records)]["headline"]
     gathered["notes"].remove(gathered["headline"])
     gathered["notes"] += origins
     if all(choices_of(rows) for rows in records.values()):
         gathered["tables"]["Runs"] = compare_to_baseline(records)
+    gathered["tables"] |= direct_rows
     gathered["title"] = " · ".join(records)
     gathered["glossary"] = glossary(gathered["tables"])
     return gathered
+
+
+def direct_answers(runs: Mapping[str, Run]) -> tuple[list[str], dict]:
+    """Set each run's thinking beside its answers without: sentences, and a table where there are any.
+
+    Answers without thinking are records in the folder "direct" of a run's folder, as
+    `conditions.direct_answer` and `stlite evaluate --direct` write them.
+    """
+    sentences = []
+    rows = []
+    for name, run in runs.items():
+        if not _is_path(run) or not records_path(Path(run) / DIRECT).is_file():
+            continue
+        without = f"{name}, without thinking"
+        direct = choices_of(read_records(Path(run) / DIRECT))
+        thinking_records = choices_of(read_records(run))
+        if not direct or not thinking_records:
+            continue
+        compared = compare_runs(direct, thinking_records, (without, name))
+        sentences.append(compared["headline"])
+        rows += compare_to_baseline({without: direct, name: thinking_records})
+    return sentences, {"With and without thinking": rows} if rows else {}
 
 
 def merge_reports(*parts: dict) -> dict:

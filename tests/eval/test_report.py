@@ -119,6 +119,24 @@ def test_a_difference_in_plain_words(change, said):
     assert said in sentences.difference_sentence("a", "b", row | {"n": 20, "groups": 9} | change)
 
 
+def test_answers_without_thinking_stand_beside_the_run_that_has_them(tmp_path):
+    """In the folder "direct" of a run."""
+    samples = questions()
+    for name, right in (("base", 1 / 2), ("st-r1", 3 / 4)):
+        evaluate(samples, seeing(skill=right), tmp_path / name, progress=False)
+    evaluate(samples, seeing(skill=1 / 4), tmp_path / "st-r1" / "direct", progress=False)
+    made = report.report(tmp_path / "base", tmp_path / "st-r1")
+    rows = made["tables"]["With and without thinking"]
+    assert [row["run"] for row in rows] == ["st-r1, without thinking", "st-r1"]
+    assert rows[1]["difference"] == pytest.approx(rows[1]["accuracy"] - rows[0]["accuracy"])
+    assert rows[1]["difference"] > 0
+    said = [note for note in made["notes"] if "than st-r1, without thinking" in note]
+    assert len(said) == 1 and "more" in said[0]
+    alone = report.report(tmp_path / "st-r1")
+    assert alone["tables"]["With and without thinking"] == rows
+    assert "With and without thinking" not in report.report(tmp_path / "base")["tables"]
+
+
 def test_the_command_reports_on_two_runs(tmp_path, capsys):
     for name, skill in (("base", 0.3), ("trained", 0.9)):
         evaluate(questions(), seeing(skill=skill), tmp_path / name, progress=False)

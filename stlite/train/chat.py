@@ -93,6 +93,11 @@ def end_of_reply(processor, chat: list[dict], direct: bool = False) -> str:
     _, mark, end = text.rpartition(MARK)
     if not mark:
         raise ValueError("chat template: it does not write the assistant's reply as it is given")
+    if not end.strip():
+        raise ValueError(
+            "chat template: it writes nothing after the assistant's reply, so a model taught with it would never "
+            "end its own; let it write the token that ends a reply"
+        )
     return end
 
 

@@ -225,6 +225,20 @@ def test_a_prompt_whose_last_token_runs_into_the_reply_is_refused(templated, tra
         preflight.check_prompts(processor, training[:5], "label")
 
 
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_template_that_never_ends_a_reply_is_refused(templated, training, end):
+    processor = templated(opening("''").replace("<|im_end|>\n", end))
+    with pytest.raises(ValueError, match="writes nothing after the assistant's reply"):
+        preflight.check_prompts(processor, training[:2], "st-cot")
+
+
+@pytest.mark.parametrize("change", ["part.text | upper", "part.text.split('</think>')[-1][3:]"])
+def test_a_template_that_changes_what_is_taught_is_refused(templated, training, change):
+    processor = templated(opening("''").replace("part.text }}", change + " }}"))
+    with pytest.raises(ValueError, match="does not write the assistant's reply as it is given"):
+        preflight.check_prompts(processor, training[:2], "st-cot")
+
+
 def test_the_first_tokens_that_differ_are_shown(templated, training):
     """Only some rows may differ: all of them are looked at."""
     template = (TEMPLATES / "qwen2_5_vl.jinja").read_text()

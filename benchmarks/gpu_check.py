@@ -73,7 +73,7 @@ def stage(group: int):
     return grpo if group else sft
 
 
-# ---- the checks: each gives a verdict, what was found, and what to hold it against -----------------------------------
+# ---- the checks: each gives a verdict, what was found, and what to hold it against ---------------
 
 
 def check_versions(model: str, tokens: int, questions: int) -> dict:
@@ -303,7 +303,7 @@ CHECKS = {
 }
 
 
-# ---- what fits -------------------------------------------------------------------------------------------------------
+# ---- what fits -----------------------------------------------------------------------------------
 
 
 def measure(preset: str, frames: int, group: int, tokens: int) -> dict:
@@ -357,7 +357,7 @@ def line(preset: str, frames: int, group: int, tokens: int, card: float) -> dict
     return row | json.loads(done.stdout.splitlines()[-1])
 
 
-# ---- the report ------------------------------------------------------------------------------------------------------
+# ---- the report ----------------------------------------------------------------------------------
 
 
 def _card_name() -> str:

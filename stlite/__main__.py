@@ -243,7 +243,10 @@ def report_command(argv: list[str]) -> None:
 
 
 def plan_command(argv: list[str]) -> None:
-    """Predict a training step's memory (GB); without a model, batches and minutes by preset and card."""
+    """Predict a training step's memory (GB).
+
+    Without a model, batches and minutes by preset and card.
+    """
     parser = _parser("plan", plan_command)
     parser.add_argument("--model", help="a preset or a local folder")
     parser.add_argument(

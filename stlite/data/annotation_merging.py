@@ -11,11 +11,11 @@ from stlite.data.sample import SampleError
 
 
 def merge_annotations(first, second, out) -> list[str]:
-    """Merge two annotation files into a third; list what they disagree on: there the first's stands.
+    """Merge two annotation files into a third.
 
-    A film that only one file has is taken from it; what one left empty is taken from the other.
-    Steps, way back and moments of a task go together. Raises SampleError for a file with lines
-    that cannot be read.
+    List what they disagree on: there the first's stands. A film that only one file has is taken
+    from it; what one left empty is taken from the other. Steps, way back and moments of a task go
+    together. Raises SampleError for a file with lines that cannot be read.
     """
     mine = _whole_table(first)
     theirs = _whole_table(second)

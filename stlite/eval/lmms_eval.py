@@ -107,7 +107,7 @@ def _cell(sample: Sample) -> str:
     return f"{sample.task}_{sample.way}"
 
 
-# ---- what the task's utils.py imports --------------------------------------------------------------------------------
+# ---- what the task's utils.py imports ------------------------------------------------------------
 
 
 def video_path(doc: Mapping, videos: str | os.PathLike) -> str:

@@ -27,11 +27,12 @@ from stlite.train.sharing import adapter_reading
 
 
 def merge(preset: str, adapter: str | os.PathLike, out: str | os.PathLike) -> Path:
-    """Merge an adapter into its model's unquantised weights, saved in bfloat16 with the processor; returns the folder.
+    """Merge an adapter into its model's unquantised weights, saved in bfloat16 with the processor.
 
-    One file of weights at a time is in memory, 2 bytes a weight. `load` reads videos for the new
-    folder as the adapter was trained, or as for `preset`. Raises ValueError for 4-bit weights, for a folder in use, and for an
-    adapter that is not plain LoRA of this model; OSError where the disk has no room.
+    Returns the folder. One file of weights at a time is in memory, 2 bytes a weight. `load` reads
+    videos for the new folder as the adapter was trained, or as for `preset`. Raises ValueError for
+    4-bit weights, for a folder in use, and for an adapter that is not plain LoRA of this model;
+    OSError where the disk has no room.
     """
     out = Path(out)
     if out.exists():
@@ -68,7 +69,10 @@ def _local_folder(source: str) -> Path:
 
 
 class LoraUpdates:
-    """What an adapter adds to each matrix, computed when it is asked for; "used" are those that were."""
+    """What an adapter adds to each matrix, computed when it is asked for.
+
+    "used" are those that were.
+    """
 
     def __init__(self, adapter: str | os.PathLike):
         self.config = json.loads(Path(adapter, "adapter_config.json").read_text("utf-8"))
@@ -100,7 +104,9 @@ class LoraUpdates:
 
 
 def place(name: str) -> str | None:
-    """Return a weight's place among the language model's layers, however the model calls them; None elsewhere.
+    """Return a weight's place among the language model's layers, however the model calls them.
+
+    None elsewhere.
 
     >>> place("base_model.model.model.language_model.layers.3.mlp.up_proj")
     'layers.3.mlp.up_proj'

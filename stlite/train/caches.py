@@ -42,7 +42,10 @@ class RoomyLayer(DynamicLayer):
 
 
 def make_static(core, cache: Cache | None, length: int) -> StaticCache:
-    """Return a cache of `length` tokens in storage that never moves, as compiled steps need; `cache` is moved into it."""
+    """Return a cache of `length` tokens in storage that never moves, as compiled steps need.
+
+    `cache` is moved into it.
+    """
     static = StaticCache(core.config.get_text_config(), max_cache_len=length)
     if cache is None:
         return static

@@ -15,7 +15,10 @@ CLIP = "".join(VISION_TOKENS)  # what templates write for a clip
 
 
 def question_text(processor, chat: list[dict], direct: bool = False) -> str:
-    """Render a chat up to where the model's reply begins; `direct` asks for an answer without thinking."""
+    """Render a chat up to where the model's reply begins.
+
+    `direct` asks for an answer without thinking.
+    """
     text = processor.apply_chat_template(
         chat, tokenize=False, add_generation_prompt=True, **_switch(processor, direct)
     )
@@ -41,7 +44,10 @@ def timestamps_of(processor) -> dict:
 
 
 def _switch(processor, direct: bool) -> dict:
-    """Return the setting that a template which may think reads; others warn of settings that they do not know."""
+    """Return the setting that a template which may think reads.
+
+    Others warn of settings that they do not know.
+    """
     if "enable_thinking" not in str(processor.chat_template):
         return {}
     return {"enable_thinking": not direct}
@@ -58,7 +64,10 @@ def render(processor, chat: list[dict], direct: bool = False) -> str:
 
 
 def taught_text(processor, chat: list[dict], reply: str, direct: bool = False) -> str:
-    """Render a chat with the reply that is taught; one that does not think where the template does is refused."""
+    """Render a chat with the reply that is taught.
+
+    One that does not think where the template does is refused.
+    """
     question = question_text(processor, chat, direct)
     if opens_thinking(question) and not reply.startswith(OPENING_TAG):
         raise ValueError(

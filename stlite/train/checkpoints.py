@@ -33,7 +33,10 @@ def row_id(row) -> str:
 
 
 def train(trainer, out) -> None:
-    """Train, from the last whole checkpoint if there is one; interrupting (the notebook's stop button) saves one."""
+    """Train, from the last whole checkpoint if there is one.
+
+    Interrupting (the notebook's stop button) saves one.
+    """
     trainer.accelerator.wait_for_everyone()
     checkpoint = last_checkpoint(out)
     if checkpoint and _is_last_step(checkpoint):

@@ -19,7 +19,10 @@ SHORTEST = 2
 
 
 class RecurrentLayer(LinearAttentionLayer):
-    """A recurrent layer's part of the cache; new states replace the old ones, so that a gradient can flow through both."""
+    """A recurrent layer's part of the cache.
+
+    New states replace the old ones, so that a gradient can flow through both.
+    """
 
     def batch_select_indices(self, indices) -> None:
         """Keep some rows, or copies of them."""

@@ -23,7 +23,10 @@ ENCODED = 4  # rows of most tokens, as counted, that are encoded to be sure
 
 
 class DoesNotFit(RuntimeError):
-    """The largest sample is out of memory; `halve` says whether fewer rows a backward would help."""
+    """The largest sample is out of memory.
+
+    `halve` says whether fewer rows a backward would help.
+    """
 
     def __init__(self, message: str, halve: bool):
         super().__init__(message)
@@ -31,11 +34,12 @@ class DoesNotFit(RuntimeError):
 
 
 def find_batch_size(trainer, build: Callable, settings: dict) -> tuple:
-    """Return a trainer whose largest sample fits; out of memory, half as many rows go through one backward, twice as often.
+    """Return a trainer whose largest sample fits.
 
-    `trainer` was made by `build(settings)`, which makes those that are tried after it. A step's
-    rows, groups and gradient stay the same. Returns (trainer, settings); raises DoesNotFit where
-    fewer rows a backward do not help.
+    Out of memory, half as many rows go through one backward, twice as often. `trainer` was made by
+    `build(settings)`, which makes those that are tried after it. A step's rows, groups and gradient
+    stay the same. Returns (trainer, settings); raises DoesNotFit where fewer rows a backward do not
+    help.
     """
     while True:
         try:
@@ -98,7 +102,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 
-# ---- the largest sample ----------------------------------------------------------------------------------------------
+# ---- the largest sample --------------------------------------------------------------------------
 
 
 def find_largest(trainer) -> tuple:
@@ -151,7 +155,7 @@ def _videos(trainer):
     return trainer.videos if hasattr(trainer, "videos") else trainer.data_collator.videos
 
 
-# ---- no trace --------------------------------------------------------------------------------------------------------
+# ---- no trace ------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -225,7 +229,7 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-# ---- predicted -------------------------------------------------------------------------------------------------------
+# ---- predicted -----------------------------------------------------------------------------------
 
 
 def announce(trainer) -> None:

@@ -32,7 +32,9 @@ UNPACKED = NF4 + 2 + 2  # bytes moved for a 4-bit weight: read, written unpacked
 
 
 def find_card(name: str) -> str | None:
-    """Return the table's name of a device, the longest that its own name holds; None where it is not there.
+    """Return the table's name of a device, the longest that its own name holds.
+
+    None where it is not there.
 
     >>> find_card("NVIDIA GeForce RTX 4070 Laptop GPU"), find_card("Tesla T4"), find_card("Radeon")
     ('RTX 4070', 'T4', None)

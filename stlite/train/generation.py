@@ -38,7 +38,7 @@ STATIC = 'cache_implementation: "static" was asked for; replies are drawn withou
 MODALITIES = ("vision", "image", "video", "audio", "tts")
 
 
-# ---- clips and chats to inputs ---------------------------------------------------------------------------------------
+# ---- clips and chats to inputs -------------------------------------------------------------------
 
 
 def encode(
@@ -106,7 +106,7 @@ def clip_metadata(clip: Clip) -> dict:
     }
 
 
-# ---- what decides which tokens are drawn -----------------------------------------------------------------------------
+# ---- what decides which tokens are drawn ---------------------------------------------------------
 
 
 def suppressed_tokens(model, processor) -> list[int]:
@@ -172,7 +172,7 @@ def without_own_settings(model) -> Iterator[None]:
         core.generation_config = own
 
 
-# ---- drawing replies -------------------------------------------------------------------------------------------------
+# ---- drawing replies -----------------------------------------------------------------------------
 
 
 class FiniteLogits(LogitsProcessor):
@@ -182,7 +182,10 @@ class FiniteLogits(LogitsProcessor):
         self.finite = torch.tensor(True)
 
     def __call__(self, input_ids, scores):
-        """Return the scores (B,V); a row whose best is NaN or infinite is noted, and made drawable."""
+        """Return the scores (B,V).
+
+        A row whose best is NaN or infinite is noted, and made drawable.
+        """
         finite = scores.amax(-1, keepdim=True).isfinite()
         self.finite = self.finite.to(scores.device) & finite.all()
         return scores.where(finite, 0.0)
@@ -224,10 +227,11 @@ def draw(
 
 
 def draw_compiled(model, inputs: dict, settings: dict, read: Callable[[], Cache | None]):
-    """Write replies as `draw` does, in steps that transformers compiles; None where this model or machine cannot.
+    """Write replies as `draw` does, in steps that transformers compiles.
 
-    `read` returns the cache with what was read of the prompts before. On a card the first call of a
-    size compiles, which takes a minute or so. A warning tells why where None is returned.
+    None where this model or machine cannot. `read` returns the cache with what was read of the
+    prompts before. On a card the first call of a size compiles, which takes a minute or so. A
+    warning tells why where None is returned.
     """
     core = bare_model(model)
     if has_recurrent_layers(core.config):
@@ -292,7 +296,10 @@ def generate(
 
 
 def adapter_of(model, processor) -> str | None:
-    """Return the fingerprint of a model's adapter; None for a model without one, or with an untrained one."""
+    """Return the fingerprint of a model's adapter.
+
+    None for a model without one, or with an untrained one.
+    """
     name = fingerprint_adapter(model) if hasattr(model, "peft_config") else "none"
     return None if name == "none" else name
 

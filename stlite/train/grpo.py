@@ -196,7 +196,10 @@ def drop_reference(model) -> None:
 
 
 def _unsloth_trainer(name: str, videos, parts: dict):
-    """Build the trainer that Unsloth puts in TRL's place; it asks the processor to read the paths of videos."""
+    """Build the trainer that Unsloth puts in TRL's place.
+
+    It asks the processor to read the paths of videos.
+    """
     if name != "unsloth" or trl.GRPOTrainer.__name__ == "GRPOTrainer":
         raise ValueError(
             f'trainer: expected "stlite", or "unsloth" where Unsloth is installed and a card is seen, found {name!r}'

@@ -199,9 +199,9 @@ def largest_batches(
     cards: Sequence[int] = (8, 12, 16, 24),
     **settings,
 ) -> list[dict]:
-    """List, for each preset, the largest batch that `plan` lets fit each card (GB); None where not even one row does.
+    """List, for each preset, the largest batch that `plan` lets fit each card (GB).
 
-    `settings` are those of `plan`.
+    None where not even one row does. `settings` are those of `plan`.
 
     >>> largest_batches(generations=0, checkpointing=False)[0]
     {'preset': 'qwen2-vl-2b', '8 GB': 1, '12 GB': 2, '16 GB': 2, '24 GB': 4}

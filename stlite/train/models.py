@@ -113,7 +113,10 @@ def _reading(chosen: dict, frames: int | None, max_pixels: int | None) -> dict:
 
 
 def _timestamps(preset: str, chosen: dict, trained: dict, given: str | None) -> str | None:
-    """Return how a prompt writes the times of frames: as given, as trained, or as the preset says; None where it has none."""
+    """Return how a prompt writes the times of frames: as given, as trained, or as the preset says.
+
+    None where it has none.
+    """
     if "timestamps" not in chosen:
         if given is not None:
             raise ValueError(
@@ -128,11 +131,14 @@ def _timestamps(preset: str, chosen: dict, trained: dict, given: str | None) -> 
     return given
 
 
-# ---- what loading will take ------------------------------------------------------------------------------------------
+# ---- what loading will take ----------------------------------------------------------------------
 
 
 def _announce(preset: str, source: str, four_bit: bool) -> None:
-    """Say in one line what loading a model of the hub will take; fail at once where it cannot be had."""
+    """Say in one line what loading a model of the hub will take.
+
+    Fail at once where it cannot be had.
+    """
     if Path(source).is_dir():
         return
     there = _is_downloaded(source)
@@ -173,7 +179,10 @@ def _is_downloaded(source: str) -> bool:
 
 
 def _hub_answers() -> bool:
-    """Ask the hub for a sign of life; whoever looks up its name may hang longer than any time-out."""
+    """Ask the hub for a sign of life.
+
+    Whoever looks up its name may hang longer than any time-out.
+    """
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
         return False
     answers = []
@@ -193,14 +202,15 @@ def _hub_answers() -> bool:
     return any(answers)
 
 
-# ---- numbers that a type of number can hold --------------------------------------------------------------------------
+# ---- numbers that a type of number can hold ------------------------------------------------------
 
 
 @torch.no_grad()
 def check_finite(model) -> None:
-    """Take one small forward; a tower that overflows float16 is put in float32, another overflow is an error.
+    """Take one small forward.
 
-    Such a model would answer "!!!!!!", and be scored as wrong.
+    A tower that overflows float16 is put in float32, another overflow is an error. Such a model
+    would answer "!!!!!!", and be scored as wrong.
     """
     tower = model.model.visual
     if not _tower_is_finite(tower) and tower.dtype == torch.float16:
@@ -225,7 +235,7 @@ def _tower_is_finite(tower) -> bool:
     return bool(output.pooler_output.isfinite().all())
 
 
-# ---- the two loaders -------------------------------------------------------------------------------------------------
+# ---- the two loaders -----------------------------------------------------------------------------
 
 
 def _load_transformers(source: str, four_bit: bool):
@@ -285,9 +295,10 @@ def _unsloth_checkpointing() -> str | bool:
 
 
 def add_lora(model, name: str = "default", seed: int = 0):
-    """Attach a LoRA adapter to the language layers; `name` is "paper" or "default"; a model that has one is returned.
+    """Attach a LoRA adapter to the language layers.
 
-    Returns a PEFT model in which the adapter alone is trainable, in float32.
+    `name` is "paper" or "default"; a model that has one is returned. Returns a PEFT model in which
+    the adapter alone is trainable, in float32.
     """
     if hasattr(model, "peft_config"):
         return model
@@ -314,7 +325,10 @@ def add_lora(model, name: str = "default", seed: int = 0):
 
 
 def fingerprint_adapter(model) -> str:
-    """Name the adapter in a model as `run_folder.fingerprint` names its saved file; "none" where it has learned nothing."""
+    """Name the adapter in a model as `run_folder.fingerprint` names its saved file.
+
+    "none" where it has learned nothing.
+    """
     weights = adapter_weights(model)
     learned = any(bool(weight.any()) for name, weight in weights.items() if "lora_B" in name)
     if not learned:

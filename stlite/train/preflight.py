@@ -22,7 +22,7 @@ BAD_VIDEO = ("raise", "leave out")
 CHUNK = 64  # tokens whose logits are held at once
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
+# ---- data ----------------------------------------------------------------------------------------
 
 
 def check_videos(
@@ -56,7 +56,10 @@ def check_videos(
 def check_times(
     model, processor, samples: Sequence[Sample], videos: str | os.PathLike | None = None
 ) -> None:
-    """Refuse clips whose frames a model cannot tell apart in time; the one sampled most densely is tried."""
+    """Refuse clips whose frames a model cannot tell apart in time.
+
+    The one sampled most densely is tried.
+    """
 
     def interval(sample: Sample) -> float:
         clip = read(processor, sample.video, videos)
@@ -67,10 +70,10 @@ def check_times(
 
 
 def check_time(model, processor, sample: Sample, videos: str | os.PathLike | None = None) -> int:
-    """Count the distinct temporal positions a model gives a clip; fewer than its pairs of frames raise ValueError.
+    """Count the distinct temporal positions a model gives a clip.
 
-    Qwen2.5-VL in transformers up to 5.17 gives every frame position 0 when sampled more densely
-    than 2 a second.
+    Fewer than its pairs of frames raise ValueError. Qwen2.5-VL in transformers up to 5.17 gives
+    every frame position 0 when sampled more densely than 2 a second.
     """
     inputs = encode(processor, [prompts.messages(sample)], videos)
     core = bare_model(model)
@@ -123,7 +126,9 @@ def render(
 
 
 def _first_difference(tokens: list[int], others: list[int]) -> int | None:
-    """Return the first place where two lists differ, the end of the shorter included; None where they are equal.
+    """Return the first place where two lists differ, the end of the shorter included.
+
+    None where they are equal.
 
     >>> _first_difference([5, 6, 7], [5, 8, 7]), _first_difference([5, 6], [5]), _first_difference([5], [5])
     (1, 1, None)
@@ -147,7 +152,7 @@ def check_disk(folder: str | os.PathLike, needed: float) -> None:
         )
 
 
-# ---- parity ----------------------------------------------------------------------------------------------------------
+# ---- parity --------------------------------------------------------------------------------------
 
 
 @torch.no_grad()

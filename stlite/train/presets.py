@@ -64,7 +64,10 @@ def settings(preset: str | os.PathLike) -> dict:
 
 
 def family(folder: Path) -> str:
-    """Return the family of a model's folder, "qwen3_vl" and the like; one not supported raises ValueError."""
+    """Return the family of a model's folder, "qwen3_vl" and the like.
+
+    One not supported raises ValueError.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder}: expected a model's folder with a config.json, found none")
@@ -82,7 +85,10 @@ def check_family(found: str, where: str) -> str:
 
 
 def trained_run(name: str | os.PathLike) -> tuple[str, Path | None, dict]:
-    """Return the base model, the adapter and the reading of a run folder; of any other name, itself, None and {}."""
+    """Return the base model, the adapter and the reading of a run folder.
+
+    Of any other name, itself, None and {}.
+    """
     adapter = Path(name, "adapter")
     config = adapter / "adapter_config.json"
     if not config.is_file():

@@ -43,7 +43,7 @@ BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")  # their 
 PROBE = 16  # values of each of a model's matrices that its fingerprint reads
 
 
-# ---- what made a run -------------------------------------------------------------------------------------------------
+# ---- what made a run -----------------------------------------------------------------------------
 
 
 def describe(
@@ -83,7 +83,10 @@ def _row(sample: Sample) -> dict:
 
 
 def _hash_videos(samples: Sequence[Sample], videos: str | os.PathLike | None) -> dict[str, str]:
-    """Return the content hash of each different video; one that is missing or outside its root has none."""
+    """Return the content hash of each different video.
+
+    One that is missing or outside its root has none.
+    """
     hashes = {}
     for path in dict.fromkeys(sample.video for sample in samples):
         try:
@@ -115,14 +118,14 @@ def fingerprint_base(model) -> str:
     return digest.hexdigest()[:16]
 
 
-# ---- finished, begun, or refused -------------------------------------------------------------------------------------
+# ---- finished, begun, or refused -----------------------------------------------------------------
 
 
 def find_finished(out: str | os.PathLike, made_by: dict, resume: bool = True) -> Path | None:
-    """Return the adapter of a run that is finished and was made the same way; None where there is work to do.
+    """Return the adapter of a run that is finished and was made the same way.
 
-    Raises ValueError, naming what differs, where the folder holds a run or checkpoints that were
-    made otherwise.
+    None where there is work to do. Raises ValueError, naming what differs, where the folder holds a
+    run or checkpoints that were made otherwise.
     """
     out = Path(out)
     if not resume:
@@ -185,7 +188,10 @@ def differences(before: dict, now: dict) -> list[str]:
 
 
 def load_finished(model, adapter: Path):
-    """Put a finished run's adapter into a model that has one of the same shape; return it in evaluation mode."""
+    """Put a finished run's adapter into a model that has one of the same shape.
+
+    Return it in evaluation mode.
+    """
     weights = safetensors.torch.load_file(adapter / "adapter_model.safetensors")
     set_peft_model_state_dict(model, weights)
     print(
@@ -211,7 +217,10 @@ def _write_training(out: Path, record: dict) -> None:
 def begin(
     trainer, out: str | os.PathLike, made_by: dict, left_out: Sequence[str], resume: bool
 ) -> None:
-    """Note in run.json what makes a run, before its first step; checkpoints without the same rows are refused."""
+    """Note in run.json what makes a run, before its first step.
+
+    Checkpoints without the same rows are refused.
+    """
     out = Path(out)
     record = {"made_by": made_by, "left_out": sorted(left_out), "sessions": [], "result": None}
     before = read_training(out)
@@ -255,15 +264,16 @@ def adapted(model, add_lora: Callable, *how) -> Iterator[PeftModel]:
         raise
 
 
-# ---- the trainer, and the end ----------------------------------------------------------------------------------------
+# ---- the trainer, and the end --------------------------------------------------------------------
 
 
 def build_trainer(
     build: Callable, out: str | os.PathLike, settings: dict, dry: bool | None
 ) -> tuple:
-    """Build a trainer, say what it will take; with `dry`, or on CUDA, one whose largest sample was seen to fit.
+    """Build a trainer, say what it will take.
 
-    Returns (trainer, settings). Raises OSError where the disk has no room for its checkpoints.
+    With `dry`, or on CUDA, one whose largest sample was seen to fit. Returns (trainer, settings).
+    Raises OSError where the disk has no room for its checkpoints.
     """
     trainer = build(settings)
     announce(trainer)

@@ -93,10 +93,11 @@ def sft(
     recipe: str = "st-cot", lora: str = "default", seed: int = 0, callbacks: Sequence = (), resume: bool = True,
     dry: bool | None = None, direct: bool = False, on_bad_video: str = "raise", **settings,
 ):  # fmt: skip
-    """Teach replies with QLoRA; `recipe` is "st-cot", "forward-cot" or "label"; returns the PEFT model.
+    """Teach replies with QLoRA.
 
-    With `direct` the questions ask for the answer alone: so the paper trained label SFT, which then
-    need not unlearn to think where it is asked to. `settings` override SFT and go to transformers'
+    `recipe` is "st-cot", "forward-cot" or "label"; returns the PEFT model. With `direct` the
+    questions ask for the answer alone: so the paper trained label SFT, which then need not unlearn
+    to think where it is asked to. `settings` override SFT and go to transformers'
     TrainingArguments. The loss is on the assistant's tokens only. With `dry`, the default on CUDA,
     the largest sample is taken first, and rows a backward are halved until it fits. A folder in
     which this was finished is used as it is; one begun with other settings is refused. Videos that

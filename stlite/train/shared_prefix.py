@@ -16,7 +16,7 @@ from stlite.train.log_probs import token_log_probs
 VIDEO = 2  # what a video's tokens are called in `mm_token_type_ids`; text is 0
 
 
-# ---- the parts of a batch --------------------------------------------------------------------------------------------
+# ---- the parts of a batch ------------------------------------------------------------------------
 
 
 def split_clips(fields: dict, count: int) -> list[dict]:
@@ -52,11 +52,14 @@ def prompt_positions(core, ids, mask, clips: dict) -> torch.Tensor:
     return positions
 
 
-# ---- log-probs -------------------------------------------------------------------------------------------------------
+# ---- log-probs -----------------------------------------------------------------------------------
 
 
 def can_pack(core) -> bool:
-    """Say whether a model's attention takes a mask of any shape; others read every copy of a prompt by itself."""
+    """Say whether a model's attention takes a mask of any shape.
+
+    Others read every copy of a prompt by itself.
+    """
     config = core.config.get_text_config()
     layers = getattr(config, "layer_types", None) or ["full_attention"]
     known = {"full_attention", "linear_attention"}
@@ -156,7 +159,7 @@ def separate_log_probs(
     return torch.cat(log_probs), torch.cat(entropies)
 
 
-# ---- generation ------------------------------------------------------------------------------------------------------
+# ---- generation ----------------------------------------------------------------------------------
 
 
 @torch.no_grad()

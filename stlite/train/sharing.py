@@ -115,7 +115,10 @@ def adapter_folder(adapter: str | os.PathLike) -> Path:
 
 
 def adapter_reading(adapter: str | os.PathLike) -> dict:
-    """Return how clips are read for an adapter that was trained here or shared; {} where that is not said."""
+    """Return how clips are read for an adapter that was trained here or shared.
+
+    {} where that is not said.
+    """
     written = _json(Path(adapter, "stlite.json"))
     return {name: written[name] for name in (*READING, "timestamps") if name in written}
 
@@ -156,7 +159,7 @@ def _download(name: str) -> Path:
         ) from error
 
 
-# ---- the model card --------------------------------------------------------------------------------------------------
+# ---- the model card ------------------------------------------------------------------------------
 
 
 def model_card(
@@ -270,7 +273,7 @@ def _code(value: object) -> str:
     return "`" + " ".join(text.replace("`", "'").split()) + "`"
 
 
-# ---- what a folder holds ---------------------------------------------------------------------------------------------
+# ---- what a folder holds -------------------------------------------------------------------------
 
 
 def _write_card(folder: Path, run: str | os.PathLike | None, name: str) -> None:

@@ -59,7 +59,10 @@ def halve(ids: Sequence[str]) -> list[str]:
 def score_shuffled(
     model, processor, samples: Sequence[Sample], videos, seed: int, sampling: dict
 ) -> list[float | None]:
-    """Return the accuracy of replies to shuffled frames; random states and mode of the model stay as they were."""
+    """Return the accuracy of replies to shuffled frames.
+
+    Random states and mode of the model stay as they were.
+    """
     training = model.training
     with torch.random.fork_rng(devices=_devices(model)):
         found = generate(

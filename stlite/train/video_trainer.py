@@ -145,7 +145,10 @@ class VideoGRPOTrainer(_as_shipped("grpo_trainer").GRPOTrainer):
     # ---- log-probs ----
 
     def _prepare_inputs(self, generation_batch):
-        """Return the rows of the next backward; copies of a prompt stay together, in groups of random order."""
+        """Return the rows of the next backward.
+
+        Copies of a prompt stay together, in groups of random order.
+        """
         if not self.model.training:
             return self._generate_and_score_completions(generation_batch)
         parts = self.args.steps_per_generation

@@ -125,10 +125,10 @@ class VisionFeatureCache:
 
 
 def cache_vision_features(model, folder: Path | None = None) -> VisionFeatureCache:
-    """Make a model's vision tower encode each clip once; features are kept under `folder` (default: the clip cache).
+    """Make a model's vision tower encode each clip once.
 
-    Features equal the plain tower's (float32: to rounding). Returns the cache; a model that has one
-    gives it back.
+    Features are kept under `folder` (default: the clip cache). Features equal the plain tower's
+    (float32: to rounding). Returns the cache; a model that has one gives it back.
     """
     tower = next(module for name, module in model.named_modules() if name.endswith("visual"))
     if not hasattr(tower, "feature_cache"):
@@ -171,7 +171,10 @@ def _size(features: dict) -> int:
 
 
 def _join(features: list[dict], device) -> BaseModelOutputWithDeepstackFeatures:
-    """Join the features of clips into what the tower returns; only what its callers read is there."""
+    """Join the features of clips into what the tower returns.
+
+    Only what its callers read is there.
+    """
     joined = {name: torch.cat([part[name] for part in features]).to(device) for name in features[0]}
     pooled = joined.pop("pooler_output")
     layers = [joined[f"deepstack_{i}"] for i in range(len(joined))]

@@ -118,7 +118,10 @@ class Film:
         self.upcoming = self._next()
 
     def _seek(self, second: float):
-        """Go to a key frame at or before a moment; a file without an index is sought further back."""
+        """Go to a key frame at or before a moment.
+
+        A file without an index is sought further back.
+        """
         for back in BACK:
             place = self.first + round(max(0.0, second - back) / self.stream.time_base)
             with suppress(self.fault):
@@ -141,7 +144,10 @@ class Film:
         return None
 
     def _duration(self) -> float:
-        """Return when the last frame leaves the screen; a file that does not say is walked through."""
+        """Return when the last frame leaves the screen.
+
+        A file that does not say is walked through.
+        """
         if self.stream.duration:
             return float(self.stream.duration * self.stream.time_base)
         if self.container.duration:

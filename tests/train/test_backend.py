@@ -82,7 +82,7 @@ print(not heavy or 'unsloth' in sys.modules)
     assert done.stdout.strip() == "True"
 
 
-# ---- versions --------------------------------------------------------------------------------------------------------
+# ---- versions ------------------------------------------------------------------------------------
 
 
 def test_versions_name_the_device_and_what_works():

@@ -87,7 +87,7 @@ def test_a_row_is_known_by_its_samples_id():
     assert row_id({"id": "b"}) == "b"
 
 
-# ---- when one may be saved -------------------------------------------------------------------------------------------
+# ---- when one may be saved -----------------------------------------------------------------------
 
 
 class Recorder:
@@ -193,7 +193,7 @@ def test_a_sampler_of_another_kind_is_left_alone():
     assert torch.equal(generator.get_state(), before)
 
 
-# ---- train -----------------------------------------------------------------------------------------------------------
+# ---- train ---------------------------------------------------------------------------------------
 
 
 class Trainer(Recorder):

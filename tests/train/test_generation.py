@@ -137,7 +137,7 @@ def test_a_reply_goes_on_from_the_start_it_is_given(tiny, training, videos):
     assert {parse(r["reply"]).way for r in turned} == {"forward"}
 
 
-# ---- what decides which tokens are drawn -----------------------------------------------------------------------------
+# ---- what decides which tokens are drawn ---------------------------------------------------------
 
 HOSTILE = {  # what a model's own settings might be: each of these alone changes replies
     "do_sample": True, "temperature": 0.01, "top_k": 1, "top_p": 0.001, "min_p": 0.9, "typical_p": 0.1, "top_h": 0.1,

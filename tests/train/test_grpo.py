@@ -215,7 +215,7 @@ def test_adapters_train_in_float32(trainer):
     assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}
 
 
-# ---- copies of a prompt stay together --------------------------------------------------------------------------------
+# ---- copies of a prompt stay together ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rows", "times"), [(8, 2), (4, 4), (2, 8)])
@@ -262,7 +262,7 @@ def test_rows_of_one_prompt_need_not_stand_together():
     assert sorted(sorted(part["row"].tolist()) for part in parts) == [[0, 2, 4], [1, 3, 5]]
 
 
-# ---- nothing is left behind ------------------------------------------------------------------------------------------
+# ---- nothing is left behind ----------------------------------------------------------------------
 
 
 def test_nothing_of_the_trainer_lives_on_after_grpo(training, videos, tmp_path, monkeypatch):

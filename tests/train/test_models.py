@@ -56,7 +56,7 @@ def test_lora_touches_the_language_layers_alone_and_once(tiny):
         add_lora(load("tiny", four_bit=False)[0], "huge")
 
 
-# ---- a model of the hub ----------------------------------------------------------------------------------------------
+# ---- a model of the hub --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_folder_is_loaded_without_a_word(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
-# ---- numbers that overflow -------------------------------------------------------------------------------------------
+# ---- numbers that overflow -----------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
-# ---- videos ----------------------------------------------------------------------------------------------------------
+# ---- videos --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_no_row_at_all_and_an_unknown_choice_are_refused(tiny, some_bad):
         preflight.check_videos(processor, [], root)
 
 
-# ---- the time axis ---------------------------------------------------------------------------------------------------
+# ---- the time axis -------------------------------------------------------------------------------
 
 
 def test_a_time_axis_that_collapses_stops_both_stages_before_their_first_step(
@@ -162,7 +162,7 @@ def test_collapsed_time_is_an_error_with_its_fix(training, videos, tmp_path):
         preflight.check_time(model, processor, training[0], videos)
 
 
-# ---- prompts ---------------------------------------------------------------------------------------------------------
+# ---- prompts -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ def test_sft_refuses_such_a_template_before_its_first_step(
         )
 
 
-# ---- disks -----------------------------------------------------------------------------------------------------------
+# ---- disks ---------------------------------------------------------------------------------------
 
 
 def test_a_disk_without_room_is_refused_with_numbers(tmp_path):
@@ -286,7 +286,7 @@ def test_training_asks_for_the_room_of_its_checkpoints(training, videos, tmp_pat
         sft(*load("tiny", four_bit=False), training[:3], tmp_path / "run", **how)
 
 
-# ---- parity ----------------------------------------------------------------------------------------------------------
+# ---- parity --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ def test_attention_that_is_not_ours_is_given_a_mask(kind, attention, training, v
     assert (found[0] - expected[0]).abs().max() <= 1e-5
 
 
-# ---- the vocabulary in chunks ----------------------------------------------------------------------------------------
+# ---- the vocabulary in chunks --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK - 5])
@@ -182,7 +182,7 @@ def test_chunks_give_what_whole_logits_give(count, entropy_gradient, frozen):
     assert entropies.requires_grad == (entropy_gradient and count > 0) or count == 0
 
 
-# ---- generation ------------------------------------------------------------------------------------------------------
+# ---- generation ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *WRAPPED])

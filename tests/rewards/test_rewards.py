@@ -77,6 +77,22 @@ def test_a_reply_is_scored_as_text_and_as_parsed():
         score(replace(ROUTE, answer=""), "turn left")
 
 
+def test_a_path_that_fits_several_options_alike_is_not_consistent_with_one():
+    """Walked back, "go straight" is two of the three steps of every option."""
+    fits_all = thought("Thinking forward: go straight. Hence B")
+    assert reward_of(consistency_reward, BACK, fits_all) == 0.0
+    fits_one = thought("Thinking forward: turn left, go straight. Hence B")
+    assert reward_of(consistency_reward, BACK, fits_one) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "missing", [{"steps_forward": ()}, {"steps_reverse": ()}, {"kind": "route"}]
+)
+def test_consistency_says_nothing_where_a_path_is_not_annotated(missing):
+    columns = {name: [value] for name, value in missing.items()}
+    assert reward_of(consistency_reward, BACK, gold(BACK), **columns) is None
+
+
 def test_accuracy_is_the_score():
     for s in CHOICES[:40]:
         for reply in (gold(s), "A", "<answer>A or B</answer>", "", thought("x", "C")):

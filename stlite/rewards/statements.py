@@ -66,6 +66,8 @@ ENGLISH = (
     r"(?:it|that|this)(?:['’]s| is| was| must be| has to be| should be| would be)",
     r"(?:i(?:['’]m| am) )?(?:(?:quite|fairly|very|pretty|absolutely|completely|really|almost) )?"
     r"(?:sure|confident|certain|convinced)(?: that)?",
+    r"(?:this|that|it|(?:the |all )?evidence|everything) (?:points?|leads? (?:me|us)) to",
+    r"(?:this|that) is why|given (?:the above|all (?:this|that)|this|that)|everything considered",
     r"without (?:a |any )?doubt|no doubt|in the end|in short|to sum up|all in all|correct",
     r"(?:it )?(?:looks? like|(?:seems?|appears?) (?:to be|like))|only",
     r"(?:it|that|this|which) (?:matches|corresponds to|means|gives|fits|leads to|is option)",
@@ -79,8 +81,8 @@ ENGLISH = (
 )
 SPANISH = (
     r"(?:(?:la|mi|tu) )?(?:mejor )?(?:respuesta|opción|opcion|alternativa)"
-    r"(?: (?:correcta|final|es|adecuada)){0,3}",
-    r"(?:la )?correcta|es|sería|seria|debe ser|letra|la letra|por (?:lo )?tanto|así que|asi que",
+    r"(?: (?:correcta|final|es|más|adecuada|probable|acertada)){0,3}",
+    r"(?:la )?correcta|es|sería|seria|debe ser|letra|la letra|por (?:lo )?tanto|por eso|así que|asi que",
     r"la|entonces|en conclusión|pero|sino|yo|creo que|pienso que|diría que|me quedo con",
     r"elijo|escojo|selecciono|elegiría|opto por|voy con|diría|solución",
     r"(?:estoy )?segur[oa](?: de)? que",
@@ -107,13 +109,13 @@ VIETNAMESE = (
 )
 LATIN_LEADS = _words(*ENGLISH, *SPANISH, *FRENCH, *GERMAN, *VIETNAMESE)
 CHINESE = (
-    "(?:最终|最后|正确)?的?(?:答案|选项|选择)|我选择?|我认为|我觉得|应该?|应选|因此|所以|故|综上(?:所述)?"
+    "(?:最终|最后|正确)?的?(?:答案|选项|选择)|我会?选择?|我认为|我觉得|应该?|应选|因此|所以|故|综上(?:所述)?"
     "|显然|肯定|一定|那么?|只有|就?是|为|选|本题|这道?题|正确的?|而是|但"
 )
-KOREAN = "최종|정답|답변?|답안|선택지?|보기|옵션|올바른|따라서|그러므로|그래서|결론적으로|저는|제|나는|은|는|이|가"
+KOREAN = "최종|정답|답변?|답안|선택지?|보기|옵션|올바른|따라서|그러므로|그래서|결론적으로|저는|제|생각에는?|나는|은|는|이|가"
 JAPANESE = (
     "最終的?な?|最も(?:適切|適当|正確)な?|正しい|答え|正解|解答|回答|選択肢|したがって|よって|ゆえに"
-    "|だから|つまり|私は|なので|おそらく|きっと"
+    "|選ぶなら|だから|つまり|私は|なので|おそらく|きっと"
     "|は|が|の"
 )
 LEAD = re.compile(rf"(?i){GAP}(?:{LATIN_LEADS}|{CHINESE}|{KOREAN}|{JAPANESE}){GAP}")
@@ -150,13 +152,14 @@ BEING = r"(?:is|seems|appears|looks|would be|must be|should be|has to be)(?: to 
 RIGHT_ONE = (  # "is clearly the right answer"
     r"(?: (?:clearly|definitely|indeed|probably|the|my|our|most|also|only|best|final|correct))*"
     r" (?:correct|right|best|better|true|answer|choice|option|likely|one|accurate|plausible"
-    r"|consistent|probable|suitable|appropriate|logical|reasonable)"
+    r"|closest|pick|consistent|probable|suitable|appropriate|logical|reasonable)"
     r"(?: (?:answer|choice|option|one))?"
     r"(?! (?:turn|next|after|before|behind|hand|side|beside|of|to|way|now|at|than)\b)"
 )
 JUDGED_LATIN = (
     rf" {BEING}{RIGHT_ONE}\b",
     r" (?:it|that) is\b",  # "B it is"
+    r" is what i(?:['’]d| would|['’]ll)? (?:select|choose|pick|answer|say)\b",
     r" (?:best )?(?:fits|matches|describes|corresponds|makes sense)(?! (?:worse|less|better)\b)"
     r"(?=(?: \w+){0,5}[\W_]*(?:\Z|\n|[.!,;]\s))",  # "B fits best."
     r" es (?:la )?(?:mi )?(?:respuesta|opción|opcion|correct[ao])\b",

@@ -30,7 +30,7 @@ lab: .venv/ready ## the notebooks in JupyterLab
 	$(RUN) -m jupyter lab notebooks
 
 soak: .venv/ready ## the long versions of the tests that kill runs, and a search at random for text that breaks a reader
-	STLITE_SEARCH=1 $(RUN) -m pytest tests/data/test_egost.py tests/rewards tests/train/test_genuine.py
+	STLITE_SEARCH=1 $(RUN) -m pytest tests/data/test_egost.py tests/rewards tests/train/test_genuine.py tests/train/test_resume_families.py
 	STLITE_KILLS=50 $(RUN) -m pytest tests/eval/test_evaluate.py tests/data/test_video.py tests/train/test_resume.py tests/viz/test_annotator.py -k "kill"
 
 mutants: .venv/ready ## do the tests notice when a line is wrong? an hour; MODULES="statistics parse" for some

@@ -5,10 +5,15 @@ then the rest of the reply, so that it goes on from exactly the text that is ask
 template thinks is set here and nowhere else.
 """
 
+from jinja2 import TemplateError
+
 from stlite.rewards.parse import opens_thinking
 
 OPENING_TAG = "<think>"
 PROBE = [{"role": "user", "content": [{"type": "text", "text": "Where?"}]}]  # to look at a template
+PROBE_VIDEO = [
+    {"role": "user", "content": [{"type": "video", "video": "clip.mp4"}, *PROBE[0]["content"]]}
+]
 MARK = "\u241erest\u241e"  # stands for a reply, to see what a template writes after it
 VISION_TOKENS = ("<|vision_start|>", "<|video_pad|>", "<|vision_end|>")
 CLIP = "".join(VISION_TOKENS)  # what templates write for a clip
@@ -115,8 +120,31 @@ def thinking_opened(processor, direct: bool = False) -> bool:
     return opens_thinking(question_text(processor, PROBE, direct))
 
 
+def load_processor(source: str):
+    """Load a model's own processor; one of no use for videos raises ValueError."""
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(source)
+    except OSError as error:
+        found = str(error).split(". ")[0]
+        raise ValueError(
+            f"{source}: expected a processor of text and video beside the weights, found: {found}. Copy "
+            "processor_config.json, or preprocessor_config.json and video_preprocessor_config.json, from its base model"
+        ) from error
+
+
 def check_processor(processor, name: str) -> None:
-    """Refuse a template without a generation prompt, and a tokenizer without the tokens of videos."""
+    """Refuse what cannot ask about a video: no reader of videos, no tokens for them, or no template for a question.
+
+    A template must render, open the assistant's turn, and write one placeholder for a clip.
+    """
+    for part in ("tokenizer", "video_processor"):
+        if getattr(processor, part, None) is None:
+            raise ValueError(
+                f"{name}: expected a processor of text and video, found a {type(processor).__name__} without {part}: "
+                "is processor_config.json or video_preprocessor_config.json missing from the folder?"
+            )
     known = processor.tokenizer.get_added_vocab()
     missing = [token for token in VISION_TOKENS if token not in known]
     if missing:
@@ -124,9 +152,30 @@ def check_processor(processor, name: str) -> None:
             f"{name}: expected a tokenizer with the tokens {', '.join(VISION_TOKENS)}, found no {', '.join(missing)}: is this "
             "a model that sees?"
         )
-    plain = processor.apply_chat_template(PROBE, tokenize=False, add_generation_prompt=False)
-    if question_text(processor, PROBE) == plain:
+    plain, asked = _render_probe(processor, name)
+    if asked == plain:
         raise ValueError(
             f"{name}: expected a chat template that opens the assistant's turn (add_generation_prompt), found one that "
             "does not: replies would not be asked for"
         )
+    if asked.count(CLIP) != 1:
+        raise ValueError(
+            f"{name}: expected a chat template that writes {CLIP} once for a video, found {asked.count(CLIP)} in "
+            f"{asked[:200]!r}: the model would not see its clip"
+        )
+
+
+def _render_probe(processor, name: str) -> tuple[str, str]:
+    """Render a question about a video, without and with the opening of the assistant's turn."""
+    try:
+        plain = processor.apply_chat_template(
+            PROBE_VIDEO, tokenize=False, add_generation_prompt=False
+        )
+        asked = processor.apply_chat_template(
+            PROBE_VIDEO, tokenize=False, add_generation_prompt=True, **_switch(processor, False)
+        )
+    except (ValueError, TypeError, TemplateError) as error:
+        raise ValueError(
+            f"{name}: expected a chat template that renders a question about a video, found: {error}"
+        ) from error
+    return plain, asked

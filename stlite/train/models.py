@@ -18,10 +18,17 @@ from safetensors.torch import save
 
 from stlite.train import memory
 from stlite.train.backend import UNSLOTH, compute_dtype, unseen_card
-from stlite.train.chat import check_processor
+from stlite.train.chat import check_processor, load_processor
 from stlite.train.delta_net import fork_states
 from stlite.train.packed_attention import allow_packed
-from stlite.train.presets import PRESETS, READING, TIMESTAMPS, settings, trained_run
+from stlite.train.presets import (
+    PRESETS,
+    READING,
+    TIMESTAMPS,
+    check_family,
+    settings,
+    trained_run,
+)
 from stlite.train.sharing import adapter_folder, adapter_reading, is_hub_name, model_folder
 from stlite.train.vision_cache import cache_vision_features
 
@@ -74,16 +81,17 @@ def load(
     if unseen_card():
         warnings.warn(unseen_card(), stacklevel=2)
     _announce(preset, chosen["source"], four_bit)
+    _refuse_other_families(chosen["source"])
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:  # one of several processes
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if backend == "auto":
         backend = "unsloth" if UNSLOTH else "transformers"
     load_with = _load_unsloth if backend == "unsloth" else _load_transformers
     model, processor = load_with(chosen["source"], four_bit)
+    check_processor(processor, preset)
     processor.tokenizer.padding_side = "left"
     processor.reading = reading
     processor.timestamps = timestamps
-    check_processor(processor, preset)
     fork_states(model)
     check_finite(model)
     cache_vision_features(model)
@@ -158,6 +166,14 @@ def _announce(preset: str, source: str, four_bit: bool) -> None:
         else "on the CPU, as no CUDA card is seen: slow, for a try only"
     )
     print(f"{source}: {download}; runs {device}, {'in 4 bits' if four_bit else 'unquantised'}")
+
+
+def _refuse_other_families(source: str) -> None:
+    """Refuse a model of another family before its weights are read or downloaded."""
+    from transformers import PretrainedConfig
+
+    written, _ = PretrainedConfig.get_config_dict(source)
+    check_family(written.get("model_type", ""), source)
 
 
 def _refuse_unreachable(source: str) -> bool:
@@ -239,8 +255,9 @@ def _tower_is_finite(tower) -> bool:
 
 
 def _load_transformers(source: str, four_bit: bool):
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
+    processor = load_processor(source)
     kwargs = {"dtype": compute_dtype(), "use_safetensors": True}
     if four_bit:
         kwargs["quantization_config"] = _nf4()
@@ -253,7 +270,7 @@ def _load_transformers(source: str, four_bit: bool):
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     allow_packed(model)
-    return model, AutoProcessor.from_pretrained(source)
+    return model, processor
 
 
 def _nf4():

@@ -71,8 +71,20 @@ def family(folder: Path) -> str:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder}: expected a model's folder with a config.json, found none")
-    found = json.loads(path.read_text("utf-8")).get("model_type", "")
-    return check_family(found, str(path))
+    return check_family(read_config_file(path).get("model_type", ""), str(path))
+
+
+def read_config_file(path: Path) -> dict:
+    """Read a model's config.json; one that is no JSON object raises ValueError."""
+    try:
+        written = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected JSON, found {error}: copy or download the folder again"
+        ) from error
+    if not isinstance(written, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {str(written)[:80]}")
+    return written
 
 
 def check_family(found: str, where: str) -> str:

@@ -4,10 +4,9 @@ shape("qwen3.5-4b")["layers"]           # {'full': 8, 'linear': 24}
 count_weights(shape("my/folder"))       # {'packed': 3570000000, 'plain': 960000000}
 """
 
-import json
 from pathlib import Path
 
-from stlite.train.presets import TINY
+from stlite.train.presets import TINY, read_config_file
 
 # what a config.json leaves out: transformers writes only what differs from a class's own values
 TEXT = {
@@ -85,7 +84,7 @@ def shape(preset: str | dict) -> dict:
         raise ValueError(
             f"preset: expected tiny, {names} or a folder with a model, found {preset!r}"
         )
-    return read_config(json.loads(path.read_text("utf-8")), str(path))
+    return read_config(read_config_file(path), str(path))
 
 
 def read_config(config: dict, where: str) -> dict:

@@ -2,6 +2,7 @@
 
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from random_models import architecture
@@ -122,6 +123,42 @@ def test_a_template_without_a_generation_prompt_is_said_at_load(processor):
         chats.check_processor(processor, "mine")
 
 
+PLACEHOLDER = "<|vision_start|><|video_pad|><|vision_end|>"
+ASKING = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (
+            "{{ raise_exception('no videos') }}",
+            "renders a question about a video, found: no videos",
+        ),
+        (
+            "{% if messages %}",
+            "renders a question about a video, found: Unexpected end of template",
+        ),
+        ("{{ messages[0].content + 'x' }}" + ASKING, "renders a question about a video"),
+        ("{{ messages[0].content[1].text }}" + ASKING, "once for a video, found 0"),
+        ("<|vision_start|><|image_pad|><|vision_end|>" + ASKING, "once for a video, found 0"),
+        (2 * PLACEHOLDER + ASKING, "once for a video, found 2"),
+        (None, "renders a question about a video, found: .*does not have a chat template"),
+    ],
+)
+def test_a_template_that_cannot_ask_about_a_video_is_said_at_load(processor, broken, message):
+    processor.chat_template = broken
+    with pytest.raises(ValueError, match=f"mine: expected a chat template that .*{message}"):
+        chats.check_processor(processor, "mine")
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "video_processor"])
+def test_a_processor_that_lacks_a_part_is_said_at_load(processor, part):
+    parts = {"tokenizer": processor.tokenizer, "video_processor": processor.video_processor}
+    parts[part] = None
+    with pytest.raises(ValueError, match=f"mine: expected a processor.*without {part}"):
+        chats.check_processor(SimpleNamespace(**parts), "mine")
+
+
 def test_a_tokenizer_without_vision_tokens_is_said_at_load(processor):
     class Shell:
         """A processor around a tokenizer that knows no added tokens."""
@@ -132,6 +169,8 @@ def test_a_tokenizer_without_vision_tokens_is_said_at_load(processor):
             @staticmethod
             def get_added_vocab():
                 return {"<|im_start|>": 1}
+
+        video_processor = "any"
 
     with pytest.raises(ValueError, match="mine: expected a tokenizer with the tokens"):
         chats.check_processor(Shell, "mine")

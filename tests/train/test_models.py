@@ -1,6 +1,7 @@
 """Loading: presets, readings, what is said before, LoRA, and versions."""
 
 import http.server
+import json
 import socket
 import sys
 import threading
@@ -12,6 +13,7 @@ from random_models import architecture
 from transformers import Qwen2VLForConditionalGeneration
 
 from stlite.train import models, presets
+from stlite.train.memory import plan
 from stlite.train.models import add_lora, load
 
 
@@ -31,6 +33,37 @@ def test_weights_are_four_bit_and_the_tower_is_not(tiny):
     kinds = {n: type(m).__name__ for n, m in model.named_modules() if n.endswith(("q_proj", "qkv"))}
     assert {kinds[n] for n in kinds if "language_model" in n} == {"Linear4bit"}
     assert {kinds[n] for n in kinds if "visual" in n} == {"Linear"}
+
+
+OTHERS = ("llava", "gemma3", "internvl", "qwen3", "qwen3_vl_moe", "qwen3_5_text", "Qwen3_VL", "")
+
+
+@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("merged", [False, True])
+def test_another_family_is_refused_by_name_before_its_weights_are_read(tmp_path, family, merged):
+    """There are none in the folder; one that `merge` could have written says nothing of families."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    if merged:
+        reading = {"frames": 8, "max_pixels": 151200, "multiple": 28}
+        (tmp_path / "stlite.json").write_text(json.dumps(reading))
+    expected = f"expected a model of the families qwen2_vl, .*, qwen3_5, found '{family}'"
+    with pytest.raises(ValueError, match=expected):
+        load(str(tmp_path), four_bit=False)
+
+
+@pytest.mark.parametrize(("text", "found"), [('{"model_type": ', "JSON"), ("[]", "a JSON object")])
+@pytest.mark.parametrize("read", [load, plan])
+def test_a_damaged_configuration_is_named(tmp_path, text, found, read):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=f"config.json: expected {found}, found"):
+        read(str(tmp_path))
+
+
+def test_a_folder_without_a_reader_of_videos_says_what_to_copy(tmp_path):
+    folder = architecture("qwen3", tmp_path)
+    (folder / "processor_config.json").unlink()
+    with pytest.raises(ValueError, match="qwen3-vl: expected a processor.*Copy processor_config"):
+        load(str(folder), four_bit=False)
 
 
 def test_a_reading_is_the_presets_or_the_one_given():

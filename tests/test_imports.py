@@ -69,6 +69,7 @@ ROOMS = {
         "memory",
         "durations",
         "backend",
+        "downloads",
         "vision_cache",
         "delta_net",
         "caches",

@@ -8,32 +8,21 @@ the same work.
 """
 
 import os
-import threading
 import warnings
 from hashlib import sha256
-from pathlib import Path
 
 import torch
 from safetensors.torch import save
 
-from stlite.train import memory
 from stlite.train.backend import UNSLOTH, compute_dtype, unseen_card
 from stlite.train.chat import check_processor, load_processor
 from stlite.train.delta_net import fork_states
+from stlite.train.downloads import announce, refuse_other_families, refuse_unreachable
 from stlite.train.packed_attention import allow_packed
-from stlite.train.presets import (
-    PRESETS,
-    READING,
-    TIMESTAMPS,
-    check_family,
-    settings,
-    trained_run,
-)
+from stlite.train.presets import READING, TIMESTAMPS, settings, trained_run
 from stlite.train.sharing import adapter_folder, adapter_reading, is_hub_name, model_folder
 from stlite.train.vision_cache import cache_vision_features
 
-HUB_SECONDS = 4  # how long the hub may take to answer
-PROXY_REFUSES = 407
 RECURRENT = ("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj")  # Qwen3.5's DeltaNet
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", *RECURRENT)
 MLP = ("gate_proj", "up_proj", "down_proj")  # they hold what is composed from the steps
@@ -74,14 +63,14 @@ def load(
     frames = run_reading.get("frames") if frames is None else frames
     max_pixels = run_reading.get("max_pixels") if max_pixels is None else max_pixels
     if is_hub_name(preset):
-        preset = model_folder(preset, online=_refuse_unreachable(preset))
+        preset = model_folder(preset, online=refuse_unreachable(preset))
     chosen = settings(preset)
     reading = _reading(chosen, frames, max_pixels)
     timestamps = _timestamps(preset, chosen, run_reading, timestamps)
     if unseen_card():
         warnings.warn(unseen_card(), stacklevel=2)
-    _announce(preset, chosen["source"], four_bit)
-    _refuse_other_families(chosen["source"])
+    announce(preset, chosen["source"], four_bit)
+    refuse_other_families(chosen["source"])
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:  # one of several processes
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if backend == "auto":
@@ -137,85 +126,6 @@ def _timestamps(preset: str, chosen: dict, trained: dict, given: str | None) -> 
     if given not in TIMESTAMPS:
         raise ValueError(f"timestamps: expected one of {', '.join(TIMESTAMPS)}, found {given!r}")
     return given
-
-
-# ---- what loading will take ----------------------------------------------------------------------
-
-
-def _announce(preset: str, source: str, four_bit: bool) -> None:
-    """Say in one line what loading a model of the hub will take.
-
-    Fail at once where it cannot be had.
-    """
-    if Path(source).is_dir():
-        return
-    there = _is_downloaded(source)
-    if not there:
-        _refuse_unreachable(source)
-    if torch.cuda.is_available() and there:
-        return
-    size = (
-        f"{memory.plan(preset, four_bit=False)['weights']:.1f} GB"
-        if preset in PRESETS
-        else "all of it"
-    )
-    download = "already downloaded" if there else f"{size} to download"
-    device = (
-        "on the card"
-        if torch.cuda.is_available()
-        else "on the CPU, as no CUDA card is seen: slow, for a try only"
-    )
-    print(f"{source}: {download}; runs {device}, {'in 4 bits' if four_bit else 'unquantised'}")
-
-
-def _refuse_other_families(source: str) -> None:
-    """Refuse a model of another family before its weights are read or downloaded."""
-    from transformers import PretrainedConfig
-
-    written, _ = PretrainedConfig.get_config_dict(source)
-    check_family(written.get("model_type", ""), source)
-
-
-def _refuse_unreachable(source: str) -> bool:
-    """Return whether the hub answers; refuse a model that is neither there nor to be had."""
-    online = _hub_answers()
-    if not online and not _is_downloaded(source):
-        raise ConnectionError(
-            f"{source}: not on this machine, and huggingface.co does not answer. Connect to the network, or download it "
-            f"elsewhere and give its folder: load('path/to/{source.split('/')[-1]}')"
-        )
-    return online
-
-
-def _is_downloaded(source: str) -> bool:
-    """Say whether the hub's cache holds a model; a folder of it may still be incomplete."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(source, "config.json"), str)
-
-
-def _hub_answers() -> bool:
-    """Ask the hub for a sign of life.
-
-    Whoever looks up its name may hang longer than any time-out.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
-        return False
-    answers = []
-
-    def ask():
-        from huggingface_hub import constants, get_session
-
-        try:
-            status = get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS).status_code
-            answers.append(status < 500 and status != PROXY_REFUSES)
-        except Exception:
-            pass
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    return any(answers)
 
 
 # ---- numbers that a type of number can hold ------------------------------------------------------

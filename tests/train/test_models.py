@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from random_models import architecture
 from transformers import Qwen2VLForConditionalGeneration
 
-from stlite.train import models, presets
+from stlite.train import downloads, models, presets
 from stlite.train.memory import plan
 from stlite.train.models import add_lora, load
 
@@ -104,7 +104,7 @@ def test_without_a_network_loading_fails_at_once(empty_hub, monkeypatch):
     """A server that takes the connection and never answers stands for a network that swallows packets."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(models, "HUB_SECONDS", 0.2)
+        monkeypatch.setattr(downloads, "HUB_SECONDS", 0.2)
         with pytest.raises(ConnectionError, match="Qwen3-VL-4B-Instruct: not on this machine"):
             load("qwen3-vl-4b")
 
@@ -120,7 +120,7 @@ def test_a_proxy_that_reaches_no_hub_is_no_network(empty_hub, monkeypatch, statu
 
     with http.server.HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{proxy.server_port}")
-        monkeypatch.setattr(models, "HUB_SECONDS", 60)
+        monkeypatch.setattr(downloads, "HUB_SECONDS", 60)
         threading.Thread(target=proxy.handle_request, daemon=True).start()
         with pytest.raises(ConnectionError, match="Qwen3-VL-4B-Instruct: not on this machine"):
             load("qwen3-vl-4b")
@@ -142,9 +142,9 @@ def test_one_line_says_what_loading_without_a_card_will_take(empty_hub, monkeypa
 
     with http.server.HTTPServer(("127.0.0.1", 0), Answer) as hub:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
-        monkeypatch.setattr(models, "HUB_SECONDS", 60)  # a busy machine answers late
+        monkeypatch.setattr(downloads, "HUB_SECONDS", 60)  # a busy machine answers late
         threading.Thread(target=hub.handle_request, daemon=True).start()
-        models._announce("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", four_bit=True)
+        downloads.announce("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", four_bit=True)
     (line,) = capsys.readouterr().out.splitlines()
     assert "8.9 GB to download" in line  # the sum of its files on the hub
     assert "CPU" in line
@@ -153,7 +153,7 @@ def test_one_line_says_what_loading_without_a_card_will_take(empty_hub, monkeypa
 
 def test_a_folder_is_loaded_without_a_word(capsys, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    models._announce("tiny", presets.PRESETS["tiny"]["source"], four_bit=True)
+    downloads.announce("tiny", presets.PRESETS["tiny"]["source"], four_bit=True)
     assert capsys.readouterr().out == ""
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from stlite.eval.evaluate import evaluate
 from stlite.eval.run_folder import fingerprint, write_run
-from stlite.train import models
+from stlite.train import downloads
 from stlite.train.models import load
 from stlite.train.presets import PRESETS
 from stlite.train.sft import sft
@@ -183,7 +183,7 @@ def test_a_merged_model_by_name_is_read_as_it_was_trained(tmp_path, monkeypatch)
 def test_a_hub_that_does_not_answer_is_not_asked_for_files(monkeypatch):
     """Each such request is tried again and again: half a minute, where one sign of life is asked for."""
     requests = []
-    monkeypatch.setattr(models, "_hub_answers", lambda: False)
+    monkeypatch.setattr(downloads, "_hub_answers", lambda: False)
     monkeypatch.setattr(
         "huggingface_hub.hf_hub_download", lambda *names, **how: requests.append(names)
     )

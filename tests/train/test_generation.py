@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from random_models import architecture
+from random_models import KINDS, architecture
 from transformers import AutoProcessor, GenerationConfig, Qwen2VLProcessor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -258,3 +258,14 @@ def test_a_cache_with_room_gives_the_logits_of_the_plain_one(tiny, training, vid
         found.append(logits)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found, strict=True))
     assert found[0][6].std() > 0.1
+
+
+@pytest.mark.parametrize("four_bit", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_of_every_family_answer_as_one_by_one(kind, four_bit, training, videos, tmp_path):
+    """Prompts of unequal length are padded on the left, which no attention or recurrent state may see."""
+    loaded = load(str(architecture(kind, tmp_path)), four_bit=four_bit, frames=4)
+    samples = [training[0], training[7], training[20]]
+    how = {"videos": videos, "max_new_tokens": 12}
+    alone = [generate(*loaded, [sample], **how)[0] for sample in samples]
+    assert generate(*loaded, samples, **how) == alone

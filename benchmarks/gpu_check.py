@@ -119,8 +119,9 @@ def check_parity(model: str, tokens: int, questions: int) -> dict:
 
 def check_batch(model: str, tokens: int, questions: int) -> dict:
     """Ask four questions one by one and at once: greedy replies should be equal, but for ties in 16 bits."""
+    from stlite.train.backend import compute_dtype
     from stlite.train.generation import generate
-    from stlite.train.models import compute_dtype, load
+    from stlite.train.models import load
 
     loaded = load(model)
     samples = training_rows(4)

@@ -34,6 +34,13 @@ def compute_dtype() -> torch.dtype:
     return torch.float16
 
 
+def dtype_for(family: str) -> torch.dtype:
+    """Return `compute_dtype`, but float32 for Qwen3.5 on older cards: float16 gives NaN in its recurrent layers."""
+    if family == "qwen3_5" and compute_dtype() == torch.float16:
+        return torch.float32
+    return compute_dtype()
+
+
 def unseen_card() -> str:
     """Say what is wrong where a card is there that torch cannot use; "" where all is well."""
     driver = any(Path(path).is_file() for path in DRIVERS) or shutil.which("nvidia-smi")

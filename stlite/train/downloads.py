@@ -42,12 +42,12 @@ def announce(preset: str, source: str, four_bit: bool) -> None:
     print(f"{source}: {download}; runs {device}, {'in 4 bits' if four_bit else 'unquantised'}")
 
 
-def refuse_other_families(source: str) -> None:
-    """Refuse a model of another family before its weights are read or downloaded."""
+def refuse_other_families(source: str) -> str:
+    """Return a model's family; refuse another than ours before its weights are read or downloaded."""
     from transformers import PretrainedConfig
 
     written, _ = PretrainedConfig.get_config_dict(source)
-    check_family(written.get("model_type", ""), source)
+    return check_family(written.get("model_type", ""), source)
 
 
 def refuse_unreachable(source: str) -> bool:

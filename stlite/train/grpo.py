@@ -169,7 +169,9 @@ def make_trainer(
     processor.tokenizer.padding_side = "left"
     ours = trainer == "stlite"
     config = (GRPOConfig if ours else trl.GRPOConfig)(
-        **runs.arguments(out, settings, seed), remove_unused_columns=False, log_completions=False
+        **runs.arguments(out, settings, seed, model),
+        remove_unused_columns=False,
+        log_completions=False,
     )
     completions = Completions(Path(out) / "completions")
     parts = {

@@ -14,7 +14,7 @@ from hashlib import sha256
 import torch
 from safetensors.torch import save
 
-from stlite.train.backend import UNSLOTH, compute_dtype, unseen_card
+from stlite.train.backend import UNSLOTH, dtype_for, unseen_card
 from stlite.train.chat import check_processor, load_processor
 from stlite.train.delta_net import fork_states
 from stlite.train.downloads import announce, refuse_other_families, refuse_unreachable
@@ -70,13 +70,13 @@ def load(
     if unseen_card():
         warnings.warn(unseen_card(), stacklevel=2)
     announce(preset, chosen["source"], four_bit)
-    refuse_other_families(chosen["source"])
+    dtype = dtype_for(refuse_other_families(chosen["source"]))
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:  # one of several processes
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if backend == "auto":
         backend = "unsloth" if UNSLOTH else "transformers"
     load_with = _load_unsloth if backend == "unsloth" else _load_transformers
-    model, processor = load_with(chosen["source"], four_bit)
+    model, processor = load_with(chosen["source"], four_bit, dtype)
     check_processor(processor, preset)
     processor.tokenizer.padding_side = "left"
     processor.reading = reading
@@ -164,13 +164,13 @@ def _tower_is_finite(tower) -> bool:
 # ---- the two loaders -----------------------------------------------------------------------------
 
 
-def _load_transformers(source: str, four_bit: bool):
+def _load_transformers(source: str, four_bit: bool, dtype: torch.dtype):
     from transformers import AutoModelForImageTextToText
 
     processor = load_processor(source)
-    kwargs = {"dtype": compute_dtype(), "use_safetensors": True}
+    kwargs = {"dtype": dtype, "use_safetensors": True}
     if four_bit:
-        kwargs["quantization_config"] = _nf4()
+        kwargs["quantization_config"] = _nf4(dtype)
     if torch.cuda.is_available():
         kwargs["device_map"] = {"": torch.cuda.current_device()}
     model = AutoModelForImageTextToText.from_pretrained(source, **kwargs)
@@ -183,7 +183,7 @@ def _load_transformers(source: str, four_bit: bool):
     return model, processor
 
 
-def _nf4():
+def _nf4(dtype: torch.dtype):
     """Return QLoRA's quantisation (arXiv 2305.14314); vision tower and head stay as they are."""
     from transformers import BitsAndBytesConfig
 
@@ -197,19 +197,19 @@ def _nf4():
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype(),
+        bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=[".*visual", "lm_head"],
     )
 
 
-def _load_unsloth(source: str, four_bit: bool):
+def _load_unsloth(source: str, four_bit: bool, dtype: torch.dtype):
     from unsloth import FastVisionModel
 
     kwargs = {} if torch.cuda.is_available() else {"device_map": "cpu"}
     return FastVisionModel.from_pretrained(
         source,
         load_in_4bit=four_bit,
-        dtype=compute_dtype(),
+        dtype=dtype,
         max_seq_length=4096,
         use_gradient_checkpointing=_unsloth_checkpointing(),
         **kwargs,

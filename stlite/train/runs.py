@@ -292,8 +292,12 @@ def _checkpoint_bytes(trainer) -> int:
     return kept * (trained * 4 * 3 + 30_000_000)
 
 
-def arguments(out, settings: dict, seed: int) -> dict:
-    """Return the arguments both stages share: no account, safetensors, resumable, seeded."""
+def arguments(out, settings: dict, seed: int, model=None) -> dict:
+    """Return the arguments both stages share: no account, safetensors, resumable, seeded.
+
+    A model trains in the number format that its embeddings are in.
+    """
+    dtype = compute_dtype() if model is None else model.get_input_embeddings().weight.dtype
     cuda = torch.cuda.is_available()
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     shared = {
@@ -302,8 +306,8 @@ def arguments(out, settings: dict, seed: int) -> dict:
         "seed": seed,
         "data_seed": seed,
         "use_cpu": not cuda,
-        "bf16": compute_dtype() == torch.bfloat16,
-        "fp16": compute_dtype() == torch.float16,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
         "gradient_checkpointing": cuda,
         "dataloader_pin_memory": cuda,
         "ddp_backend": "gloo" if several and not cuda else None,

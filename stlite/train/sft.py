@@ -125,7 +125,7 @@ def sft(
 
         def build(chosen):
             args = TrainingArguments(
-                **runs.arguments(out, chosen, seed), remove_unused_columns=False
+                **runs.arguments(out, chosen, seed, model), remove_unused_columns=False
             )
             return ChainTrainer(
                 model=model,

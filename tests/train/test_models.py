@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from random_models import architecture
 from transformers import Qwen2VLForConditionalGeneration
 
-from stlite.train import downloads, models, presets
+from stlite.train import backend, downloads, models, presets, runs
 from stlite.train.memory import plan
 from stlite.train.models import add_lora, load
 
@@ -33,6 +33,22 @@ def test_weights_are_four_bit_and_the_tower_is_not(tiny):
     kinds = {n: type(m).__name__ for n, m in model.named_modules() if n.endswith(("q_proj", "qkv"))}
     assert {kinds[n] for n in kinds if "language_model" in n} == {"Linear4bit"}
     assert {kinds[n] for n in kinds if "visual" in n} == {"Linear"}
+
+
+@pytest.mark.parametrize("four_bit", [False, True])
+@pytest.mark.parametrize(("kind", "dtype"), [("qwen3", "float16"), ("qwen3.5", "float32")])
+def test_qwen35_computes_in_float32_where_a_card_has_no_bfloat16(
+    kind, dtype, four_bit, tmp_path, monkeypatch
+):
+    """In float16 its recurrent layers give NaN; training then must not cast to float16 either."""
+    monkeypatch.setattr(backend, "compute_dtype", lambda: torch.float16)
+    model, _ = load(str(architecture(kind, tmp_path)), four_bit=four_bit)
+    assert model.model.language_model.norm.weight.dtype == getattr(torch, dtype)
+    kinds = {type(module).__name__: module for module in model.modules()}
+    if four_bit:
+        assert kinds["Linear4bit"].compute_dtype == getattr(torch, dtype)
+    arguments = runs.arguments(tmp_path, {}, 0, model)
+    assert (arguments["fp16"], arguments["bf16"]) == (dtype == "float16", False)
 
 
 OTHERS = ("llava", "gemma3", "internvl", "qwen3", "qwen3_vl_moe", "qwen3_5_text", "Qwen3_VL", "")

@@ -223,15 +223,18 @@ function render({ model, el: host }) {
 
   function explain() { keys.hidden = !keys.hidden; }
   const write = (text) => () => send({ do: "add", task: "direction", text, second: film.now() });
+  const once = (act) => (event) => { if (!event.repeat) act(); };  // a key held too long writes one step, and takes one out
+  const undo = () => send({ do: "undo" });
+  const remove = () => withChosen((r) => send({ do: "remove", task: r.task, index: r.index }));
   const acts = {
-    ...Object.fromEntries(Object.entries(MOVES).map(([key, text]) => [key, write(text)])),
-    l: () => openField("landmark"), a: () => openField("action"), " ": () => film.play(), ",": () => film.step(-1), ".": () => film.step(1),
+    ...Object.fromEntries(Object.entries(MOVES).map(([key, text]) => [key, once(write(text))])),
+    l: () => openField("landmark"), a: () => openField("action"), " ": once(() => film.play()), ",": () => film.step(-1), ".": () => film.step(1),
     "[": () => film.seek(film.now() - 2), "]": () => film.seek(film.now() + 2), "-": () => film.faster(-1), "=": () => film.faster(1), "+": () => film.faster(1),
-    Home: film.home, End: film.end, j: () => move(1), k: () => move(-1), b: nextOpen, z: () => send({ do: "undo" }),
+    Home: film.home, End: film.end, j: () => move(1), k: () => move(-1), b: nextOpen, z: once(undo),
     m: () => withChosen((r) => send({ do: "edit", task: r.task, index: r.index, field: "second", value: film.now() })),
-    x: () => withChosen((r) => send({ do: "remove", task: r.task, index: r.index })), Delete: () => acts.x(), Backspace: () => acts.x(),
+    x: once(remove), Delete: once(remove), Backspace: once(remove),
     e: () => withChosen((r) => { const n = root.querySelector(`[data-key="${r.task}/${r.index}/text"]`); n.focus(); n.select(); }),
-    n: () => send({ do: "film", by: 1 }), p: () => send({ do: "film", by: -1 }), "?": explain, Escape: () => { keys.hidden = true; },
+    n: once(() => send({ do: "film", by: 1 })), p: once(() => send({ do: "film", by: -1 })), "?": explain, Escape: () => { keys.hidden = true; },
   };
   listen(root, () => acts);
   keepKeys(root);
@@ -240,7 +243,7 @@ function render({ model, el: host }) {
     e.stopPropagation();  // not the notebook's own undo
     if (e.target.matches("input[type=text]")) return;
     e.preventDefault();
-    acts.z();
+    undo();
   });
 
   function openFilm() {

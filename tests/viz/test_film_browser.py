@@ -168,6 +168,29 @@ def test_moments_are_chosen_moved_edited_removed_and_undone_by_keys(lab, films):
     page.close()
 
 
+def test_a_key_that_is_held_writes_one_step_and_takes_out_one(lab, films):
+    page = open_annotator(lab, "held", table="held.csv")
+    for second, key in ((10.0, "ArrowUp"), (20.0, "ArrowLeft")):
+        play_to(page, second)
+        for _ in range(5):
+            page.keyboard.down(key)  # from the second on as the keyboard's own repetition
+        page.keyboard.up(key)
+    settled(page, 2)
+    path = lab.folder / "held.csv"
+    assert table_of(path)["minute.mp4"]["direction"] == "go straight; turn left"
+    for _ in range(5):
+        page.keyboard.down("x")
+    page.keyboard.up("x")
+    settled(page, 3)
+    assert table_of(path)["minute.mp4"]["direction"] == "go straight"
+    for _ in range(5):
+        page.keyboard.down("z")
+    page.keyboard.up("z")
+    settled(page, 4)
+    assert table_of(path)["minute.mp4"]["direction"] == "go straight; turn left"
+    page.close()
+
+
 def test_what_could_not_be_saved_is_kept_and_saved_with_the_next_key(lab, films):
     path = lab.folder / "refused.csv"
     path.write_text("video,landmark\nminute.mp4,lamp\n")

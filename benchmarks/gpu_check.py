@@ -426,6 +426,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--tokens", type=int, default=256, help="the longest reply")
     parser.add_argument("--questions", type=int, default=QUESTIONS, help="of the base's accuracy")
+    parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS), metavar="CHECK")
     parser.add_argument("--checks", action="store_true", help="leave out the table of what fits")
     parser.add_argument(
         "--cpu", action="store_true", help="try it on the tiny preset; peaks are the process's"
@@ -455,7 +456,7 @@ def main() -> None:
     )
     card = torch.cuda.mem_get_info()[1] / 1e9 if torch.cuda.is_available() else float("inf")
     report = {"device": versions(), "model": models[0], "checks": [], "fits": []}
-    for name in CHECKS:
+    for name in args.only:
         report["checks"].append(check(name, models[0], args.tokens, args.questions))
         save(args.out, report)
         print(table(report["checks"][-1:], COLUMNS["checks"]).splitlines()[-1], flush=True)

@@ -31,12 +31,12 @@ def test_the_tiny_model_is_checked_and_measured_whole(tmp_path):
     done = run("--cpu", *how, "--out", tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads((tmp_path / "gpu_check.json").read_text())
-    assert len(report["checks"]) == 7
+    assert len(report["checks"]) == 8
     assert [row["check"] for row in report["checks"] if row["verdict"] != "as expected"] == []
     sft, grpo = report["fits"]
     assert (sft["stage"], grpo["stage"], grpo["G"]) == ("SFT", "GRPO", 2)
     for row in (sft, grpo):
-        assert 0.2 < row["peak GB"] < 20 and 0 < row["s/step"] < 60, row
+        assert 0.2 < row["peak GB"] < 20 and row["s/step"] > 0, row
     text = (tmp_path / "gpu_check.md").read_text()
     assert "| check | verdict | found |" in text and "| preset | stage | frames | G |" in text
     assert " of 4 right" in text
@@ -44,9 +44,11 @@ def test_the_tiny_model_is_checked_and_measured_whole(tmp_path):
 
 def test_what_cannot_be_measured_is_noted(tmp_path):
     how = ["--models", "nowhere", "--frames", 8, "--groups", 0, "--tokens", 4]
-    done = run("--cpu", *how, "--out", tmp_path)
+    checks = ["versions and kernels", "parity in this number format"]
+    done = run("--cpu", *how, "--only", *checks, "--out", tmp_path)
     assert done.returncode == 0
     report = json.loads((tmp_path / "gpu_check.json").read_text())
     assert "found 'nowhere'" in report["fits"][0]["note"]
     failed = [row for row in report["checks"] if row["verdict"] == "LOOK HERE"]
-    assert len(failed) == len(report["checks"]) - 1 and "found 'nowhere'" in failed[0]["found"]
+    assert [row["check"] for row in failed] == checks[1:]
+    assert "found 'nowhere'" in failed[0]["found"]

@@ -81,7 +81,7 @@ def test_parity_stops_a_trainer_that_forgets_the_video(trainer, monkeypatch):
 
 def test_parity_stops_a_pass_in_which_a_reply_sees_another(other, monkeypatch):
     """Plain causal attention over the packed sequence: the second reply sees the first."""
-    monkeypatch.setattr(shared_prefix, "_packed_mask", lambda *args: None)
+    monkeypatch.setattr(shared_prefix, "_separation", lambda *args: {})
     with pytest.raises(RuntimeError, match="parity: training and direct forward differ"):
         preflight.check_parity(other)
 

@@ -1,6 +1,6 @@
 """Run every benchmark, one after the other, and write benchmarks/RESULTS.md: its command, its time, and what it printed.
 
-python benchmarks/bench.py                 # make bench, about twenty minutes on two idle cores
+python benchmarks/bench.py                 # make bench, about forty minutes on two idle cores
 python benchmarks/bench.py grpo_step       # one of them; the others' results stay
 """
 
@@ -19,6 +19,8 @@ from stlite.data.sample import write_text  # noqa: E402
 
 COMMANDS = {
     "grpo_step": ["grpo_step.py"],
+    "grpo_step_checkpointing": ["grpo_step.py", "checkpointing"],
+    "log_probs": ["log_probs.py"],
     "score_replies": ["score_replies.py"],
     "load_data": ["load_data.py", "100000"],
     "evaluate": ["evaluate.py", "32", "16"],

@@ -148,7 +148,7 @@ def test_the_command_for_several_gpus_is_one_that_training_reads(monkeypatch):
 
 def test_the_example_in_five_lines_runs(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    exec(code(README.split("## Five lines")[1])[0], {})
+    exec(code(README.split("## A few lines")[1])[0], {})
     assert "<answer>" in capsys.readouterr().out
 
 
@@ -336,15 +336,22 @@ def test_the_results_are_those_of_the_experiment():
 
 
 def test_the_ratios_of_a_step_are_those_that_were_measured():
-    printed = json.loads((ROOT / "benchmarks" / "results.json").read_text())["grpo_step"]["printed"]
-    ratios = {}
-    for row in map(json.loads, printed):
-        if "ours against" in row:
-            ratios[row["model"], row["ours against"]] = row
-    pattern = r"takes ([\d.]+) \(tiny\) and ([\d.]+) \(100 M.*?images, ([\d.]+) and ([\d.]+) of"
-    numbers = re.search(pattern, DOCS["cards"], re.S).groups()
-    expected = [ratios[m, w]["step"] for w in ("images", "native") for m in ("tiny", "100M")]
-    assert [float(number) for number in numbers] == pytest.approx(expected)
-    peaks = [row["peak_gb"] for row in ratios.values()]
+    results = json.loads((ROOT / "benchmarks" / "results.json").read_text())
+    measured = {}
+    peaks_of = []
+    for name in ("grpo_step", "grpo_step_checkpointing"):
+        for row in map(json.loads, results[name]["printed"]):
+            if "ours against" in row:
+                key = (row["model"], row["checkpointing"])
+                measured.setdefault(key, {})[row["ours against"]] = row["step"]
+                peaks_of.append(row["peak_gb"])
+    shown = {}
+    for model, checkpointing, images, native in rows(DOCS["cards"], 4):
+        if native.startswith("0."):
+            key = (model.split(" ")[0].replace("100", "100M"), checkpointing.split(",")[0])
+            shown[key] = {"images": float(images), "native": float(native)}
+    assert shown.keys() == measured.keys() and len(shown) == 4
+    for key, ratios in shown.items():
+        assert ratios == pytest.approx(measured[key]), key
     low, high = re.search(r"peak memory is ([\d.]+) to ([\d.]+)", DOCS["cards"]).groups()
-    assert [float(low), float(high)] == pytest.approx([min(peaks), max(peaks)])
+    assert [float(low), float(high)] == pytest.approx([min(peaks_of), max(peaks_of)])

@@ -53,7 +53,8 @@ def summary(records: Records, title: str = "run") -> dict:
 def report(runs: Mapping[str, Run] | Run, *others: Run) -> dict:
     """Report on runs; of two or more, also on how each differs from the first.
 
-    A run is a folder, a file of records, or records; `runs` may name them: {"base": "runs/base"}.
+    The headline sets the last run against the first. A run is a folder, a file of records, or
+    records. `runs` may name them: {"base": "runs/base"}.
     """
     named = dict(runs) if isinstance(runs, Mapping) else _named([runs, *others])
     if not named:
@@ -75,7 +76,7 @@ def report(runs: Mapping[str, Run] | Run, *others: Run) -> dict:
         notes = [*parts[0]["notes"], *origins]
         return parts[0] | {"notes": notes, "tables": tables, "glossary": glossary(tables)}
     gathered = merge_reports(*parts)
-    gathered["headline"] = parts[len(records)]["headline"]
+    gathered["headline"] = parts[-1]["headline"]  # the last run against the first
     gathered["notes"].remove(gathered["headline"])
     gathered["notes"] += origins
     if all(choices_of(rows) for rows in records.values()):

@@ -90,7 +90,10 @@ class LoraUpdates:
             raise ValueError(f"{adapter}: expected an adapter of plain LoRA, found {other[:3]}")
 
     def names(self) -> set[str]:
-        """List the matrices that are changed, by their place in the language model: "layers.0.self_attn.q_proj"."""
+        """List the matrices that are changed, by their place in the language model.
+
+        They are called "layers.0.self_attn.q_proj", for example.
+        """
         return {place(name.split(".lora_")[0]) for name in self.weights}
 
     def update(self, name: str) -> torch.Tensor | None:

@@ -35,7 +35,10 @@ def compute_dtype() -> torch.dtype:
 
 
 def dtype_for(family: str) -> torch.dtype:
-    """Return `compute_dtype`, but float32 for Qwen3.5 on older cards: float16 gives NaN in its recurrent layers."""
+    """Return `compute_dtype`, but float32 for Qwen3.5 on older cards.
+
+    Float16 gives NaN in its recurrent layers.
+    """
     if family == "qwen3_5" and compute_dtype() == torch.float16:
         return torch.float32
     return compute_dtype()

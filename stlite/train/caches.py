@@ -13,7 +13,10 @@ from transformers.cache_utils import Cache, DynamicLayer, StaticCache
 
 
 class RoomyLayer(DynamicLayer):
-    """A layer of the key-value cache with room ahead: a token is written without copying all that was before it."""
+    """A layer of the key-value cache with room ahead.
+
+    A token is written without copying all that was before it.
+    """
 
     ROOM = 64  # tokens
 

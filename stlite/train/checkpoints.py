@@ -53,7 +53,10 @@ def train(trainer, out) -> None:
 
 
 def _is_last_step(checkpoint: str) -> bool:
-    """Say whether nothing is left to train: transformers would take one step more, in the middle of an epoch."""
+    """Say whether nothing is left to train.
+
+    Transformers would take one step more, in the middle of an epoch.
+    """
     state = json.loads(Path(checkpoint, "trainer_state.json").read_text("utf-8"))
     return state["global_step"] >= state["max_steps"] > 0
 
@@ -72,7 +75,10 @@ class CheckpointCallback(TrainerCallback):
         self.random_state = tempfile.TemporaryDirectory()
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        """Draw the orders of the epochs that are done: TRL's sampler would begin with the first one's again."""
+        """Draw the orders of the epochs that are done.
+
+        TRL's sampler would begin with the first one's again.
+        """
         batches = train_dataloader.batch_sampler
         batches = getattr(batches, "batch_sampler", batches)  # accelerate wraps it
         sampler = batches.sampler

@@ -56,7 +56,10 @@ class RecurrentLayer(LinearAttentionLayer):
 
 
 class Forking:
-    """Lets a Gated DeltaNet read packed sequences: their lengths, (prompt, reply, reply, ...), are its mask."""
+    """Lets a Gated DeltaNet read packed sequences.
+
+    Their lengths, (prompt, reply, reply, ...), are its mask.
+    """
 
     def forward(self, hidden_states, cache_params=None, attention_mask=None, **kwargs):
         """Return the layer's output (B,L,d); a packed sequence is one row."""

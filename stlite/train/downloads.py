@@ -43,7 +43,10 @@ def announce(preset: str, source: str, four_bit: bool) -> None:
 
 
 def refuse_other_families(source: str) -> str:
-    """Return a model's family; refuse another than ours before its weights are read or downloaded."""
+    """Return a model's family.
+
+    Refuse another than ours before its weights are read or downloaded.
+    """
     from transformers import PretrainedConfig
 
     written, _ = PretrainedConfig.get_config_dict(source)

@@ -106,7 +106,10 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def find_largest(trainer) -> tuple:
-    """Return the row of most tokens that training will process, and how many: text, clip, and in SFT the reply."""
+    """Return the row of most tokens that training will process, and how many.
+
+    Text, clip, and in SFT the reply.
+    """
     rows = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
     counts = []
     clip_tokens = {}

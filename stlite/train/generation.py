@@ -162,7 +162,10 @@ def bare_model(model):
 
 @contextmanager
 def without_own_settings(model) -> Iterator[None]:
-    """Set a model's own generation settings aside: transformers fills in with them whatever a caller leaves out."""
+    """Set a model's own generation settings aside.
+
+    Transformers fills in with them whatever a caller leaves out.
+    """
     core = bare_model(model)
     own = core.generation_config
     core.generation_config = GenerationConfig()

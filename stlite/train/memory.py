@@ -74,14 +74,20 @@ def count_video_tokens(size: dict, frames: int, max_pixels: int) -> float:
 
 
 def _patch_bytes(size: dict, bytes_: int) -> int:
-    """Count the bytes of one patch in a tower that is frozen: its pixels, and the widest block, one alive at a time."""
+    """Count the bytes of one patch in a tower that is frozen.
+
+    Its pixels, and the widest block, one alive at a time.
+    """
     tower = size["tower"]
     pixels = 2 * 3 * tower["patch"] ** 2 * 4
     return pixels + bytes_ * (5 * tower["width"] + tower["mlp"])
 
 
 def cache_bytes(size: dict, rows: float, length: float, bytes_: int) -> float:
-    """Count the bytes of what generation keeps of `rows` of `length` tokens: keys and values, and recurrent states."""
+    """Count the bytes of what generation keeps of `rows` of `length` tokens.
+
+    Keys and values, and recurrent states.
+    """
     layers = size["layers"]
     keys_and_values = layers["full"] * length * 2 * size["kv"] * bytes_
     if not layers["linear"]:
@@ -102,7 +108,10 @@ def _prefill(run: dict) -> float:
 
 
 def _generation(run: dict) -> float:
-    """Write the replies: the cache of all rows, one layer of it copied, and the logits of a token (float32, twice)."""
+    """Write the replies.
+
+    The cache of all rows, one layer of it copied, and the logits of a token (float32, twice).
+    """
     rows = max(run["batch"], run["prompts"] * run["generations"])
     cache = cache_bytes(run["size"], rows, run["prompt"] + run["completion"], run["bytes"])
     copied = cache / sum(run["size"]["layers"].values())
@@ -153,7 +162,10 @@ def _kept_numbers(size: dict, kind: str, rank: int) -> int:
 
 
 def _forward_numbers(size: dict) -> int:
-    """Count the numbers that a pass without gradient holds of one token: the residual, and the wider half of a layer."""
+    """Count the numbers that a pass without gradient holds of one token.
+
+    The residual, and the wider half of a layer.
+    """
     attention = 2 * size["q"] + 2 * size["kv"]
     recurrence = 2 * (2 * size["key"] + size["value"]) + 4 * size["value"]
     return 3 * size["hidden"] + max(attention, recurrence, 4 * size["mlp"])

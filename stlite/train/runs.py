@@ -286,7 +286,10 @@ def build_trainer(
 
 
 def _checkpoint_bytes(trainer) -> int:
-    """Count the bytes of all checkpoints that are kept at once: weights and two moments, with the processor."""
+    """Count the bytes of all checkpoints that are kept at once.
+
+    Weights and two moments, with the processor.
+    """
     kept = (trainer.args.save_total_limit or 10) + 1  # one is written before another goes
     trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
     return kept * (trained * 4 * 3 + 30_000_000)
@@ -320,7 +323,10 @@ def arguments(out, settings: dict, seed: int, model=None) -> dict:
 
 
 def float32_adapter(model) -> None:
-    """Keep the adapter in float32: trl casts it to bfloat16, in which a rate of 1e-5 is lost to rounding."""
+    """Keep the adapter in float32.
+
+    Trl casts it to bfloat16, in which a rate of 1e-5 is lost to rounding.
+    """
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from stlite.data.sample import write_bytes
@@ -65,8 +66,21 @@ def draw(figure: Figure, kind: str, dpi: int) -> bytes:
     with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "stlite"}):
         # a reply may hold any script
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        _fix_layout(figure)
         figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
     return file.getvalue()
+
+
+def _fix_layout(figure: Figure) -> None:
+    """Arrange a figure once, before it is drawn the first time.
+
+    Matplotlib goes on arranging with every drawing, so that a second one would differ a little.
+    """
+    if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        return
+    for _ in range(3):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def save(figure: Figure, path) -> Path:

@@ -38,7 +38,8 @@ PANELS = {  # title: the columns of a training log that are drawn in it
 }
 REWARD_MEAN = re.compile(r"^rewards/(.+)/mean$")  # "rewards/accuracy_reward/mean"
 COLUMNS = 8  # frames in a row of a frame strip
-TAIL = 220  # characters of a reply's end that a group shows
+CHAIN_WIDTH = 10.4  # inches: shown at its own size in a notebook, so that its words can be read
+TAIL = 260  # characters of a reply's end that a group shows
 Shares = Mapping[str, Mapping]  # {variant: {label: mean or (mean, low, high)}}, each 0 to 1
 
 
@@ -65,7 +66,7 @@ def chain(
     tracks = alignment.tracks(sample, {"": reply}, clip.duration)
     forward = [track for track in tracks if track["way"] == "forward"]
     reverse = [track for track in tracks if track["way"] == "reverse"]
-    figure = new_figure(13, 2 + 0.75 * len(tracks))
+    figure = new_figure(CHAIN_WIDTH, 1.8 + 0.75 * len(tracks))
     axis = figure.subplots()
     axis.set_axis_off()
     _draw_frames(axis, clip)
@@ -81,7 +82,7 @@ def chain(
 
 def _chain_title(sample: Sample, reply: str, rewards: Mapping[str, float | None] | None) -> str:
     answer = plain(parse(reply).answer, 60, 1) or "none"
-    title = f"{plain(sample.question, 140, 2)}\nanswer {answer}, gold {plain(sample.answer, 60, 1)}"
+    title = f"{plain(sample.question, 120, 2)}\nanswer {answer}, gold {plain(sample.answer, 60, 1)}"
     if rewards:
         title += f"   ·   rewards:   {_rewards_text(rewards)}"
     return title
@@ -108,7 +109,7 @@ def _draw_track(axis, y: float, track: Mapping, duration: float) -> None:
     name = plain(track["name"], 18, 2)
     axis.text(-0.05 * duration, y, name, ha="right", va="center", fontsize=9)
     for i, (cell, x) in enumerate(zip(cells, places)):
-        _draw_step(axis, x, y, cell, width=max(8, 105 // len(cells)))
+        _draw_step(axis, x, y, cell, width=max(8, 84 // len(cells)))
         if i:
             _draw_arrow(axis, places[i - 1], x, y, ">" if forward else "<")
         if cell["second"] is not None and not track["thought"]:
@@ -144,8 +145,8 @@ def _rewards_text(rewards: Mapping[str, float | None]) -> str:
 def group(rollouts: Sequence[Mapping]) -> Figure:
     """Draw the rollouts of one prompt: advantages, rewards, and the end of each reply."""
     rows = alignment.group_tokens(rollouts)
-    figure = new_figure(12, 0.9 + 0.62 * len(rows))
-    bars, words = figure.subplots(1, 2, width_ratios=(1, 3))
+    figure = new_figure(10.4, 0.9 + 0.74 * len(rows))
+    bars, words = figure.subplots(1, 2, width_ratios=(1, 3.4))
     advantages = [row["advantage"] for row in rows]
     colours = [COLOURS[1] if advantage < 0 else COLOURS[0] for advantage in advantages]
     bars.barh([row["name"] for row in rows], advantages, color=colours)
@@ -157,8 +158,9 @@ def group(rollouts: Sequence[Mapping]) -> Figure:
     for y, row in enumerate(rows):
         end = row["text"][-TAIL:]
         if len(row["text"]) > TAIL:
-            end = f"… {end}"
-        text = f"{_rewards_text(row['rewards'])}\n{plain(end, 130, 2)}"
+            whole_words = end.partition(" ")[2]
+            end = f"… {whole_words or end}"
+        text = f"{_rewards_text(row['rewards'])}\n{plain(end, 100, 3)}"
         # outside the layout: a long word takes no room from the bars
         words.text(0, y, text, va="center", fontsize=8, in_layout=False)
     return figure
@@ -168,19 +170,22 @@ def curves(log: Sequence[Mapping[str, float]]) -> Figure:
     """Draw the columns of a training log by step, a panel for each of PANELS."""
     panels = _panels(log)
     rows = math.ceil(len(panels) / 3)
-    figure = new_figure(11, 2.4 * max(1, rows))
+    figure = new_figure(10.4, 2.7 * max(1, rows))
     if not panels:
         figure.text(0.5, 0.5, "no steps logged yet", ha="center", va="center")
     for number, (title, names) in enumerate(panels.items(), 1):
         axis = figure.add_subplot(rows, min(3, len(panels)), number)
         axis.set_title(title, fontsize=9)
+        axis.set_xlabel("step", fontsize=9)
         axis.grid(alpha=0.3)
         for i, name in enumerate(names):
             points = [(row["step"], row[name]) for row in log if name in row]
             style = line_style(i, REWARD_MEAN.sub(r"\1", name))
             axis.plot(*zip(*points), **style, markevery=math.ceil(len(points) / 12))
         if len(names) > 1:
-            axis.legend(fontsize=7)
+            low, high = axis.get_ylim()
+            axis.set_ylim(low, high + 0.4 * (high - low))  # room for the legend above the curves
+            axis.legend(fontsize=8, ncols=2, frameon=False, columnspacing=1, loc="upper center")
     return figure
 
 

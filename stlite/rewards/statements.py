@@ -46,24 +46,32 @@ OF_ANSWER = r"(?:final|correct|right|best|most likely|likely|only|chosen|selecte
 ENGLISH_NOUN = (  # "the correct answer to this question"
     rf"(?:(?:the|my|our|your) )?(?:{OF_ANSWER} ){{0,3}}"
     r"(?:answer|ans|choice|option|solution|selection|guess|pick|verdict|conclusion|result|final"
-    r"|match|fit|response|vote|prediction|(?<=right )one|(?<=correct )one|(?<=best )one)"
-    r"(?: (?:here|key|left|that (?:best )?(?:fits|remains|matches|works|applies)"
+    r"|match|fit|response|vote|prediction|letter|winner|one that (?:best )?(?:fits|matches)"
+    r"|(?<=right )one|(?<=correct )one|(?<=best )one)"
+    r"(?: (?:here|key|left|(?:among|of) (?:these|those|the (?:four )?options)"
+    r"|i(?: would|['’]d| will|['’]ll)? (?:give|choose|pick|select)|that (?:best )?(?:fits|remains|matches|works|applies)"
     r"|(?:to|for) (?:this|the) question))?"
 )
 ENGLISH_BEING = (
     r"(?:is(?: (?:indeed|therefore|thus))?|(?:would|should|must|will)(?: (?:therefore|thus))? be"
-    r"|has to be|was|remains)"
+    r"|has (?:got )?to be|(?:would|will) have to be|can only be|was|remains)"
 )
-AUXILIARY = r"(?:['’](?:d|ll|m|ve)| would| will| must| am| have)?(?: have to)?"
+AUXILIARY = (
+    r"(?:['’](?:d|ll|m|ve)| would| will| must| am| have| want to)?(?: have to| like to| gonna)?"
+)
 CHOOSING = (
     r"(?:choose|chose|chosen|pick|picked|select|selected|go|going|say|think|believe|guess|conclude"
-    r"|answer|opt|settle|vote)(?: (?:with|for|on|that))?"
+    r"|answer|opt|settle|vote|picking|choosing|selecting|guessing|lean|leaning)"
+    r"(?: (?:with|for|on|that|towards?))?"
 )
 ENGLISH = (
     ENGLISH_NOUN,
     ENGLISH_BEING,
     rf"(?:i|we){AUXILIARY}(?: (?:therefore|thus|then))? {CHOOSING}",  # "I'd go with"
-    r"(?:it|that|this)(?:['’]s| is| was| must be| has to be| should be| would be)",
+    r"gonna go with|let(?: me|['’]s| us) (?:go with|say|choose|pick|select)",
+    r"(?:that|this|which) makes|the (?:first|second|third|fourth|last) (?:option|choice)",
+    r"(?:it|that|this)(?:['’]s| is| was| must be| has (?:got )?to be| should be| would be"
+    r"| would have to be| can only be)",
     r"(?:i(?:['’]m| am) )?(?:(?:quite|fairly|very|pretty|absolutely|completely|really|almost) )?"
     r"(?:sure|confident|certain|convinced)(?: that)?",
     r"(?:this|that|it|(?:the |all )?evidence|everything) (?:points?|leads? (?:me|us)) to",
@@ -75,7 +83,9 @@ ENGLISH = (
     r"(?:choose|select|pick|choosing|selecting|selected|going with)",
     r"therefore|thus|hence|so|consequently|accordingly|as a result|in conclusion|to conclude",
     r"in summary|overall|finally|clearly|clear|obviously|definitely|actually|but|instead|rather",
-    r"yes|no|okay|ok|sure|based on (?:this|that|the (?:video|clip|frames|evidence))",
+    r"yes|no|okay|ok|sure",
+    r"(?:based on|according to|judging by|going by|from) "
+    r"(?:this|that|(?:this|the) (?:video|film|clip|frames|evidence))",
     r"most likely|most probably|likely|probably|either|both|letter|boxed|text|textbf|mathrm",
     r"as follows|the following",
 )
@@ -159,6 +169,7 @@ RIGHT_ONE = (  # "is clearly the right answer"
 JUDGED_LATIN = (
     rf" {BEING}{RIGHT_ONE}\b",
     r" (?:it|that) is\b",  # "B it is"
+    r" (?:the|my) (?:(?:only|most|best|correct|right|likely|final) )*(?:answer|choice|option|one)\b",
     r" is what i(?:['’]d| would|['’]ll)? (?:select|choose|pick|answer|say)\b",
     r" (?:best )?(?:fits|matches|describes|corresponds|makes sense)(?! (?:worse|less|better)\b)"
     r"(?=(?: \w+){0,5}[\W_]*(?:\Z|\n|[.!,;]\s))",  # "B fits best."
